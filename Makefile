@@ -1,0 +1,77 @@
+# `make` or `make help` says what there is. A fresh machine needs Python 3.11 or newer and make; everything else is
+# put into .venv by the targets themselves.
+#
+#   PYTHON=…   the interpreter to build the environment with (default: the newest one that really runs)
+#   VENV=…     another place for the environment, one per interpreter: make test PYTHON=python3.12 VENV=.venv-3.12
+
+VENV ?= .venv
+PYTHON ?= python3.13 python3.12 python3.11 python3 python
+
+# Quiet twice: pip's warnings are about the machine it runs on, its errors still show.
+PIP := $(VENV)/bin/python -m pip --quiet --quiet --disable-pip-version-check
+STAMP := $(VENV)/.built
+
+.DEFAULT_GOAL := help
+.PHONY: help install run serve test test-fast check format wheel clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP)  ## build the environment (every other target does it when needed)
+
+run: $(STAMP)  ## the whole worker on examples/orders.jsonl, with nothing installed; ends by itself
+	@$(VENV)/bin/python examples/run.py
+
+serve: $(STAMP)  ## the same, but it keeps running, with Flower at the address it prints
+	@$(VENV)/bin/python examples/run.py --serve
+
+test: $(STAMP)  ## all tests, on a real PostgreSQL and a real broker it starts itself
+	@$(VENV)/bin/python -m pytest
+
+test-fast: $(STAMP)  ## the tests that start no servers
+	@$(VENV)/bin/python -m pytest -m "not slow"
+
+check: $(STAMP)  ## format, lint, types, import contracts, docstrings of tests; lists long bodies to look at
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python -m interrogate tests
+	@$(VENV)/bin/python .ci/places_to_look.py
+
+format: $(STAMP)  ## rewrite the files as `make check` wants them, where a machine can
+	$(VENV)/bin/python -m ruff check --fix-only .
+	$(VENV)/bin/python -m ruff format .
+
+wheel: $(STAMP)  ## build the wheel into dist/
+	$(VENV)/bin/python -m hatchling build --target wheel
+
+clean:  ## remove the environment, the caches and what was built
+	rm -rf $(VENV) build dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A candidate counts when it runs, not when it is found: version managers leave names on the path that only print an
+# error.
+$(STAMP): pyproject.toml constraints.txt
+	@fit=; without_pip=; \
+	for candidate in $(PYTHON); do \
+	  "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	  if "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then fit=$$candidate; break; fi; \
+	  without_pip=$${without_pip:-$$candidate}; \
+	done; \
+	if [ -z "$$fit" ] && [ -n "$$without_pip" ]; then \
+	  name=$$("$$without_pip" -c 'import sys; print("python%d.%d" % sys.version_info[:2])'); \
+	  echo "$$without_pip is new enough but cannot build an environment: it has no ensurepip." >&2; \
+	  echo "On Debian and Ubuntu:  apt install $$name-venv" >&2; \
+	  echo "On others: install $$name complete, or say which:  make … PYTHON=/path/to/another" >&2; \
+	  exit 1; \
+	elif [ -z "$$fit" ]; then \
+	  echo "No Python 3.11 or newer runs here. Tried: $(PYTHON)." >&2; \
+	  echo "Install one, or say which:  make $(or $(MAKECMDGOALS),help) PYTHON=/path/to/python3.12" >&2; \
+	  exit 1; \
+	fi; \
+	echo "Building $(VENV) with $$("$$fit" --version) …"; \
+	"$$fit" -m venv --clear $(VENV)
+	@$(PIP) install --constraint constraints.txt editables hatchling
+	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[embedded,flower,test,dev]'
+	@touch $@

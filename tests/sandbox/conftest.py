@@ -1,0 +1,137 @@
+"""A running sandbox and the plainest client there is for it: `http.client`, and raw sockets where that is too polite."""
+
+import base64
+import http.client
+import json
+import socket
+import time
+import uuid
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import pytest
+
+from worker.sandbox import Sandbox, SandboxControl
+
+ROOT = "/ordermanagement/v1/orders"
+BASIC = "Basic " + base64.b64encode(b"sandbox:sandbox").decode()
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+@dataclass
+class Shop:
+    """A client with one kept-alive connection, which it opens anew when told to."""
+
+    base_url: str
+    authorization: str | None = BASIC
+    timeout: float = 10
+    connection: http.client.HTTPConnection = field(init=False)
+
+    def __post_init__(self):
+        self.connection = http.client.HTTPConnection(urlsplit(self.base_url).netloc, timeout=self.timeout)
+
+    def ask(self, method, path, body=None, *, key=None, headers=None):
+        self.begin(method, path, body, key=key, headers=headers)
+
+        return self.end()
+
+    def begin(self, method, path, body=None, *, key=None, headers=None):
+        every = {"Content-Type": "application/json"}
+        if self.authorization is not None:
+            every["Authorization"] = self.authorization
+        if key is not None:
+            every["Klarna-Idempotency-Key"] = key
+        text = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        self.connection.request(method, path, body=text, headers={**every, **(headers or {})})
+
+    def end(self):
+        answer = self.connection.getresponse()
+
+        return Answer(answer.status, answer.headers, answer.read())
+
+    def order(self, order_id, method="GET", rest="", body=None, *, key=None):
+        return self.ask(method, f"{ROOT}/{order_id}{rest}", body, key=key)
+
+    def capture(self, order_id, amount, *, key=None, **fields):
+        return self.order(order_id, "POST", "/captures", {"captured_amount": amount, **fields}, key=key)
+
+    def refund(self, order_id, amount, *, key=None, **fields):
+        return self.order(order_id, "POST", "/refunds", {"refunded_amount": amount, **fields}, key=key)
+
+
+@pytest.fixture
+def sandbox():
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(params=["thread", "control port"])
+def driver(request, sandbox):
+    return sandbox if request.param == "thread" else SandboxControl(sandbox.control_url)
+
+
+@pytest.fixture
+def new_shop():
+    shops = []
+
+    def new_shop(base_url, **options):
+        shops.append(Shop(base_url, **options))
+        return shops[-1]
+
+    yield new_shop
+    for shop in shops:
+        shop.connection.close()
+
+
+@pytest.fixture
+def shop(sandbox, new_shop):
+    return new_shop(sandbox.base_url)
+
+
+@pytest.fixture
+def order_id(sandbox):
+    return sandbox.create_order(amount=10_000)["order_id"]
+
+
+@pytest.fixture
+def new_key():
+    return lambda: str(uuid.uuid4())
+
+
+@pytest.fixture
+def until():
+    """Wait for a fact of the other thread to come true, and fail if it does not."""
+
+    def until(fact, seconds=10):
+        deadline = time.monotonic() + seconds
+        while not fact():
+            assert time.monotonic() < deadline, "it never came true"
+            time.sleep(0.005)
+
+    return until
+
+
+@pytest.fixture
+def raw(sandbox):
+    """Bytes to the provider's port and all bytes back, until it closes."""
+    address = urlsplit(sandbox.base_url)
+
+    def raw(sent):
+        with socket.create_connection((address.hostname, address.port), timeout=10) as wire:
+            wire.sendall(sent)
+            received = b""
+            while piece := wire.recv(65536):
+                received += piece
+            return received
+
+    return raw

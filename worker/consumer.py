@@ -1,0 +1,28 @@
+"""How a Celery worker outlives its broker.
+
+Celery 5.7.0 closes a lost connection before it reconnects. On Redis, with a message unacknowledged, that close asks
+the dead connection to put the message back, raises, and ends the worker; 5.6.3 did not close and lived. This consumer
+leaves the dead connection to the garbage collector. `tests/processes/test_broker_restart.py` restarts Redis under a
+busy worker: once it passes without this module, drop the module.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.worker.consumer import Consumer as CeleryConsumer
+
+
+class Consumer(CeleryConsumer):
+    """Celery's consumer, but a lost connection is let go instead of closed."""
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Reconnect without asking anything of the connection that was lost."""
+        lost = self.connection
+        if lost is not None:
+            lost.close = lost.release = _leave
+        super().on_connection_error_after_connected(exc)
+
+
+def _leave(*_args: Any, **_kwargs: Any) -> None:
+    """Do nothing: there is nobody at the other end."""

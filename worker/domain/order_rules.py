@@ -1,0 +1,24 @@
+"""Which commands of one order wait for which others.
+
+Decides, per kind, what it waits for; the rest of the order's commands are independent. Leaves to the
+store's claim statement to apply it, together with the law that one command per (account, order) is in
+flight at a time. What waits is let go when what it waits for is final, whatever the outcome; an escalated
+command is not final, so it goes on holding back. Source: DESIGN §3 and the rulings of §11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+CAPTURES = frozenset({"capture"})
+REFUNDS = frozenset({"refund"})
+AUTHORIZATION_CHANGES = frozenset(
+    {"cancel", "release_remaining_authorization", "update_authorization", "extend_authorization_time"}
+)
+
+#: kind → the kinds whose earlier, unfinished commands of the same order it waits for.
+WAITS_FOR: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(CAPTURES, AUTHORIZATION_CHANGES),
+    **dict.fromkeys(REFUNDS, CAPTURES),
+    **dict.fromkeys(AUTHORIZATION_CHANGES, CAPTURES | REFUNDS),
+}

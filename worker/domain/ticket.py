@@ -1,0 +1,154 @@
+"""Tickets: why a person must know, how escalations are grouped, and what the case file says.
+
+Decides which reasons share one open incident per account and which get a ticket of their own, and the
+content of the case file: facts for a person, never a payload, a secret or personal data. Leaves the
+sending to the desks and the tries to `service/escalate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from .outcome import Problem
+
+
+class Reason(StrEnum):
+    """Why a command was passed to people. The strings are stored and never change."""
+
+    REFUSED = "refused"  # the provider refused it for good
+    REFUSED_AFTER_DOUBT = "refused_after_doubt"  # refused, but an earlier attempt may have done it
+    LADDER_EXHAUSTED = "ladder_exhausted"  # the third retry failed too
+    KEY_WINDOW_CLOSED = "key_window_closed"  # the provider no longer honours the key
+    NOT_SAFE_TO_RETRY = "not_safe_to_retry"  # sent without a key, fate unknown or not sent
+    CREDENTIALS_REFUSED = "credentials_refused"  # 401 for the whole account
+
+
+#: Reasons whose cause lies outside one command: one open incident per account and reason.
+SYSTEMIC = frozenset(
+    {
+        Reason.LADDER_EXHAUSTED,
+        Reason.KEY_WINDOW_CLOSED,
+        Reason.NOT_SAFE_TO_RETRY,
+        Reason.CREDENTIALS_REFUSED,
+    }
+)
+
+#: What each reason means, for the first line of a ticket.
+HEADLINE: Mapping[Reason, str] = {
+    Reason.REFUSED: "The provider refused the command for good",
+    Reason.REFUSED_AFTER_DOUBT: "The provider refused the command after an attempt whose fate is unknown",
+    Reason.LADDER_EXHAUSTED: "The third retry failed",
+    Reason.KEY_WINDOW_CLOSED: "The provider no longer honours the idempotency key",
+    Reason.NOT_SAFE_TO_RETRY: "A command without a key failed and must not be repeated blindly",
+    Reason.CREDENTIALS_REFUSED: "The provider refuses the account's credentials",
+}
+
+#: What a person can safely do, in the order in which to do it.
+NEXT_STEPS: Mapping[Reason, tuple[str, ...]] = {
+    Reason.REFUSED: (
+        "Read the provider's code and message below and mend the cause in the shop.",
+        "If the payment is still wanted, enqueue a new command under a new reference.",
+        "Close this ticket with: post-purchase resolve ID --by NAME --reason TEXT",
+    ),
+    Reason.REFUSED_AFTER_DOUBT: (
+        "Look the order up at the provider: an earlier attempt may have been carried out.",
+        "Done there: post-purchase resolve ID --by NAME --reason TEXT",
+        "Not done there and not wanted: post-purchase cancel ID --by NAME --reason TEXT",
+    ),
+    Reason.LADDER_EXHAUSTED: (
+        "Look the order up at the provider; where an attempt is in doubt it may have been carried out.",
+        "Done there: post-purchase resolve ID --by NAME --reason TEXT",
+        "Provider works again and the key window is open: post-purchase retry ID --by NAME --reason TEXT",
+        "Not wanted any more: post-purchase cancel ID --by NAME --reason TEXT",
+    ),
+    Reason.KEY_WINDOW_CLOSED: (
+        "Look the order up at the provider; sending again could move money twice, so the worker refuses to.",
+        "Done there: post-purchase resolve ID --by NAME --reason TEXT",
+        "Not done there: post-purchase cancel ID --by NAME --reason TEXT, then enqueue it under a new reference",
+    ),
+    Reason.NOT_SAFE_TO_RETRY: (
+        "Look the order up at the provider: the command was sent without a key, so it is never sent twice.",
+        "Done there: post-purchase resolve ID --by NAME --reason TEXT",
+        "Not done there: post-purchase cancel ID --by NAME --reason TEXT, then enqueue it under a new reference",
+    ),
+    Reason.CREDENTIALS_REFUSED: (
+        "Check the account's user name, password, region and environment, and restart the workers with new ones.",
+        "Then: post-purchase retry ID --by NAME --reason TEXT",
+    ),
+}
+
+
+class TicketState(StrEnum):
+    """Where a ticket stands. The strings are stored and never change."""
+
+    UNSENT = "unsent"  # stored; the desk has not taken it yet
+    OPEN = "open"  # the desk has it
+    CLOSED = "closed"  # every command in it has been decided
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptLine:
+    """One attempt as the case file shows it. `outcome` is None while nothing is known of it.
+
+    `late` marks an answer that arrived after the lease was lost; it changed nothing, but a person may need it.
+    """
+
+    number: int
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str | None
+    status: int | None
+    code: str | None
+    correlation_id: str | None
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One command of a ticket: what was asked, what was tried and how it stands.
+
+    `amount` is in minor units of `currency` where one is known. `key_window_left` is None when nothing
+    was sent or no key applies, and negative once the window has closed.
+    """
+
+    command_id: UUID
+    account: str
+    kind: str
+    order_id: str
+    reference: str | None
+    amount: int | None
+    idempotency_key: str
+    state: str
+    in_doubt: bool
+    key_window_left: timedelta | None
+    problem: Problem | None
+    attempts: tuple[AttemptLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseFile:
+    """What a desk is given. `cases` holds the commands not yet announced, oldest first, bounded; `total` all."""
+
+    ticket_id: UUID
+    account: str
+    reason: Reason
+    opened_at: datetime
+    cases: tuple[Case, ...]
+    total: int
+
+    @property
+    def subject(self) -> str:
+        """One line that names account, reason and the first order."""
+        what = f"{self.cases[0].kind} of order {self.cases[0].order_id}" if self.cases else f"{self.total} commands"
+        more = f" and {self.total - 1} more" if self.cases and self.total > 1 else ""
+
+        return f"[post-purchase] {self.account}: {HEADLINE[self.reason]} ({what}{more})"
+
+    @property
+    def next_steps(self) -> tuple[str, ...]:
+        """What a person can safely do now; ID stands for the command's id."""
+        return NEXT_STEPS[self.reason]

@@ -1,0 +1,420 @@
+"""What the services need from the outside, as Protocols, and the values that cross those borders.
+
+Decides the shape of a request, an answer, a stored command and every statement the services may ask of the
+store. Leaves each implementation to its own folder: `store`, `providers`, `desks`, `publish`. Each port has a
+real implementation and, where a real one is slow to set up, a shipped one for tests in `testing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from .domain.errors import PostPurchaseError
+from .domain.ladder import Policy, Safety
+from .domain.outcome import Outcome, Problem
+from .domain.state import State, Transition
+from .domain.ticket import AttemptLine, CaseFile, Reason, TicketState
+
+
+class StoreUnavailable(PostPurchaseError):
+    """The database could not be reached or gave up the transaction; nothing of it was stored."""
+
+
+# --- providers and their transport -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request, ready to send. `body` None means that none is sent.
+
+    `authorization` is the value of the Authorization header; it never appears in a `repr`. `repeatable` says
+    that a silent repeat by the HTTP library would be harmless (a read, or a keyed change); otherwise the
+    transport uses a fresh connection.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    authorization: str = field(repr=False)
+    repeatable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A complete or incomplete HTTP answer. Header names are lower case; `complete` is False when it broke off."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoAnswer:
+    """No answer came. `sent` is False only when the connection never came up (DNS, connect, TLS).
+
+    `code` is one of ours, lower case: resolve_failed, connect_failed, tls_failed, no_answer, reset, send_failed.
+    """
+
+    sent: bool
+    code: str
+    message: str
+
+
+class Transport(Protocol):
+    """Sends requests concurrently over pooled, verified connections and hands back answers as they arrive."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests were sent and not yet collected."""
+
+    def send(self, tag: UUID, request: Request) -> None:
+        """Start one request; returns at once. `tag` must not be in flight already."""
+
+    def collect(self, within: float) -> Sequence[tuple[UUID, Answer | NoAnswer]]:
+        """Return what has ended, waiting at most `within` seconds for the first."""
+
+
+class Provider(Protocol):
+    """Translates commands into requests and answers into outcomes for one account. Knows no retry, no state."""
+
+    def safety(self, kind: str, *, keyed: bool) -> Safety:
+        """Say how far a command of this kind may be repeated when its fate is unknown."""
+
+    def request(self, held: Held) -> Request:
+        """Build the request: the same bytes and the same key on every attempt."""
+
+    def outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome:
+        """Say what the answer means."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What the services need to know of an account."""
+
+    provider: Provider
+    policy: Policy
+
+
+# --- commands in the store ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCommand:
+    """A command to store. `due_at` None means now; `published` that its message follows the commit at once."""
+
+    id: UUID
+    account: str
+    kind: str
+    order_id: str
+    reference: str | None
+    target: str | None
+    amount: int | None
+    keyed: bool
+    payload: bytes = field(repr=False)
+    fingerprint: str
+    idempotency_key: str
+    due_at: datetime | None
+    published: bool
+    trace_context: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCommand:
+    """A command as stored; times are database time. See `store/schema.py` for each column's story."""
+
+    id: UUID
+    seq: int
+    account: str
+    kind: str
+    order_id: str
+    reference: str | None
+    target: str | None
+    amount: int | None
+    keyed: bool
+    payload: bytes = field(repr=False)
+    fingerprint: str
+    idempotency_key: str
+    state: State
+    claims: int
+    attempts: int
+    failures: int
+    throttles: int
+    due_at: datetime
+    lease_until: datetime | None
+    first_sent_at: datetime | None
+    in_doubt: bool
+    published_until: datetime | None
+    replaces: UUID | None
+    result: Mapping[str, Any] | None
+    problem: Problem | None
+    trace_context: Mapping[str, str] | None
+    created_at: datetime
+    finalized_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A command whose lease this process holds. `claims` is the fence; `attempt` the number of the open attempt."""
+
+    id: UUID
+    account: str
+    kind: str
+    order_id: str
+    target: str | None
+    keyed: bool
+    payload: bytes = field(repr=False)
+    idempotency_key: str
+    claims: int
+    attempt: int
+    failures: int
+    throttles: int
+    in_doubt: bool
+    first_sent_at: datetime | None
+    lease_until: datetime
+    problem: Problem | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired(Held):
+    """A command whose lease has run out. `unanswered` is True when an attempt was opened under that lease."""
+
+    unanswered: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """A command that dispatch hands to the broker, with what its label needs."""
+
+    id: UUID
+    account: str
+    kind: str
+    order_id: str
+    failures: int
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What came of one attempt. `ended_at` is database time."""
+
+    held: Held
+    outcome: Outcome
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A transition to write for a held command. `published_until` goes with a transition to pending."""
+
+    held: Held
+    transition: Transition
+    published_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Escalation:
+    """A command that must be linked to an open ticket."""
+
+    command_id: UUID
+    account: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """What an operator did to a command. `by` and `why` are required of every verb."""
+
+    command_id: UUID
+    verb: str
+    by: str
+    why: str
+    state_before: State
+    in_doubt_before: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketWork:
+    """A ticket whose lease this process holds, with the commands its desk has not been told of.
+
+    `external_ref` None: not opened yet. `total` counts every open command of the ticket, `more` says that some
+    beyond `commands` wait to be told.
+    """
+
+    ticket_id: UUID
+    account: str
+    reason: Reason
+    opened_at: datetime
+    external_ref: str | None
+    tries: int
+    commands: tuple[StoredCommand, ...]
+    attempts: Mapping[UUID, Sequence[AttemptLine]]
+    total: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketLine:
+    """A ticket as it is listed for one command or for an account."""
+
+    id: UUID
+    account: str
+    reason: Reason
+    state: TicketState
+    desk: str
+    external_ref: str | None
+    opened_at: datetime
+    closed_at: datetime | None
+    commands: int
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionLine:
+    """What an operator did, as it is shown."""
+
+    verb: str
+    by: str
+    why: str
+    state_before: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which commands to list; None does not restrict."""
+
+    state: State | None = None
+    account: str | None = None
+    order_id: str | None = None
+    kind: str | None = None
+    in_doubt: bool | None = None
+
+
+class Transaction(Protocol):
+    """One transaction on the store; every method is one step of a command's life. Times are database time."""
+
+    @property
+    def now(self) -> datetime:
+        """Database time at which this transaction first asked for it."""
+
+    # enqueue
+    def insert_commands(self, commands: Sequence[NewCommand], *, published_for: timedelta) -> set[UUID]:
+        """Store the commands whose key is new to their account; return the ids stored."""
+
+    def find_by_key(self, keys: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], StoredCommand]:
+        """Find commands by (account, idempotency key)."""
+
+    def delete_commands(self, ids: Collection[UUID]) -> None:
+        """Take back what this same transaction inserted."""
+
+    # execute
+    def open_attempts(self, held: Sequence[Held], *, holder: str) -> Sequence[Held]:
+        """Write the intents of those whose lease is still ours; return them with `attempt` and `first_sent_at`."""
+
+    def apply(self, moves: Sequence[Move]) -> set[UUID]:
+        """Write transitions out of `executing`, each only where the fence still matches; return the ids written."""
+
+    def close_attempts(self, endings: Sequence[Ending], *, late: bool = False) -> None:
+        """Write what came of attempts. `late` marks an answer that arrived after the lease was lost."""
+
+    def link_tickets(self, escalations: Sequence[Escalation], *, desk: str) -> Sequence[UUID]:
+        """Link each command to exactly one open ticket, opening it where needed; return the tickets touched."""
+
+    def close_links(self, command_ids: Collection[UUID]) -> None:
+        """Unlink decided commands; a ticket without open links is closed."""
+
+    # dispatch and sweep
+    def take_due(self, *, limit: int, window: int, horizon: timedelta, published_for: timedelta) -> Sequence[Due]:
+        """Mark due rows as handed out and return them; never more than `window` handed out and unclaimed."""
+
+    def take_expired(self, *, limit: int) -> Sequence[Expired]:
+        """Lock commands whose lease has run out."""
+
+    def due_tickets(self, *, limit: int, published_for: timedelta) -> Sequence[tuple[UUID, str]]:
+        """Mark tickets that must be told to their desk as handed out; return (ticket id, label)."""
+
+    # escalate
+    def claim_ticket(self, ticket_id: UUID, *, lease: timedelta, cases: int) -> TicketWork | None:
+        """Take the lease on a ticket that has something to announce; None when there is nothing to do now."""
+
+    def land_ticket(self, work: TicketWork, *, desk: str, external_ref: str, next_in: timedelta) -> None:
+        """The desk took it: mark its cases announced; the rest follows after `next_in`."""
+
+    def postpone_ticket(self, ticket_id: UUID, *, retry_in: timedelta, problem: str) -> None:
+        """The desk did not take it: try again later."""
+
+    # operate and inspect
+    def lock_command(self, command_id: UUID) -> StoredCommand | None:
+        """Read a command and keep others from changing it until this transaction ends."""
+
+    def operate(self, command: StoredCommand, transition: Transition, action: Action) -> bool:
+        """Write an operator's transition where state and fence are still those of `command`; keep the action."""
+
+    def note_action(self, action: Action) -> None:
+        """Keep an operator's action that changes no state."""
+
+    def find(self, command_id: UUID) -> StoredCommand | None:
+        """Read a command."""
+
+    def listed(self, wanted: Filter, *, limit: int) -> Sequence[StoredCommand]:
+        """Read commands, newest first."""
+
+    def attempts(self, command_ids: Collection[UUID]) -> Mapping[UUID, Sequence[AttemptLine]]:
+        """Read the attempts of commands in order; a late answer follows the attempt it belongs to."""
+
+    def tickets(self, *, command_id: UUID | None = None, open_only: bool = False, limit: int) -> Sequence[TicketLine]:
+        """Read tickets, newest first."""
+
+    def actions(self, command_id: UUID) -> Sequence[ActionLine]:
+        """Read what operators did to a command, oldest first."""
+
+    def counts(self) -> Sequence[tuple[str, State, bool, int, int]]:
+        """Count commands by (account, state, in doubt); with the sum of their amounts in minor units."""
+
+    def oldest_due_at(self) -> datetime | None:
+        """When the longest-waiting due command became due: the age that tells whether anybody works."""
+
+
+class Store(Protocol):
+    """Where commands are kept. Raises `StoreUnavailable` when the database is away or gave up."""
+
+    def begin(self) -> AbstractContextManager[Transaction]:
+        """Open a transaction that commits at the end of the block and rolls back when the block raises."""
+
+    def claim(self, ids: Sequence[UUID] | None, *, limit: int, lease: timedelta) -> Sequence[Held]:
+        """Take the lease on due commands: of `ids`, or of whatever is due. At most one per order."""
+
+
+# --- messages and tickets ----------------------------------------------------------------------------------
+
+
+class Publisher(Protocol):
+    """Hands ids to the broker. Never raises for a broker that is away: a message is a hint, the row the truth."""
+
+    def execute(self, ids: Sequence[UUID], *, label: str, countdown: float | None = None) -> bool:
+        """Ask a worker to execute commands, after `countdown` seconds if given; False when it was not handed over."""
+
+    def escalate(self, ticket_id: UUID, *, label: str) -> bool:
+        """Ask a worker to tell a ticket to its desk; False when it was not handed over."""
+
+    def may_hold(self) -> bool:
+        """Whether one more message with a countdown may be handed to the broker now."""
+
+
+class TicketDesk(Protocol):
+    """Where people are told. Both verbs are idempotent by the ticket's id and raise `DeskUnavailable`."""
+
+    name: str
+
+    def open(self, case_file: CaseFile) -> str:
+        """Open a ticket; return the desk's own reference to it."""
+
+    def append(self, external_ref: str, case_file: CaseFile) -> None:
+        """Add further commands to an open ticket."""

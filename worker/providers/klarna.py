@@ -1,0 +1,333 @@
+"""Klarna Order Management v1: which request each kind of command is, and what each answer means.
+
+Decides method, path, headers and body per kind, and one of the seven outcomes per answer, both by literal tables.
+Leaves the sending to the transport, the repeating to `domain/ladder` and the checking of fields to enqueue. A command
+counts as done on any 2xx and as refused only where Klarna itself said so with an error code; an answer that some
+gateway, firewall or login page may have given leaves it in doubt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, NoReturn
+from urllib.parse import quote, unquote
+
+from ..domain.errors import FieldProblem, InvalidCommand, UnknownKind
+from ..domain.ladder import Safety
+from ..domain.outcome import InDoubt, NotNow, NotSent, Outcome, Problem, Rejected, Succeeded, Throttled, Unauthorized
+from ..ports import Answer, Held, NoAnswer, Request
+
+KEY_HEADER = "Klarna-Idempotency-Key"
+CORRELATION_HEADER = "klarna-correlation-id"
+
+_ORDERS = "/ordermanagement/v1/orders"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """How a kind of command is asked for. `path` stands below the order; `{target}` is what the command is about."""
+
+    method: str
+    path: str
+    has_body: bool
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it changes nothing."""
+        return self.method == "GET"
+
+
+def _read(path: str) -> Operation:
+    return Operation(method="GET", path=path, has_body=False)
+
+
+def _post(path: str, *, has_body: bool) -> Operation:
+    return Operation(method="POST", path=path, has_body=has_body)
+
+
+def _patch(path: str) -> Operation:
+    return Operation(method="PATCH", path=path, has_body=True)
+
+
+#: The operations of Klarna's description, one kind of command each.
+OPERATIONS: Mapping[str, Operation] = {
+    "acknowledge": _post("/acknowledge", has_body=False),
+    "capture": _post("/captures", has_body=True),
+    "refund": _post("/refunds", has_body=True),
+    "cancel": _post("/cancel", has_body=False),
+    "release_remaining_authorization": _post("/release-remaining-authorization", has_body=False),
+    "update_authorization": _patch("/authorization"),
+    "extend_authorization_time": _post("/extend-authorization-time", has_body=False),
+    "update_customer_details": _patch("/customer-details"),
+    "update_merchant_references": _patch("/merchant-references"),
+    "add_order_shipping_info": _post("/shipping-info", has_body=True),
+    "add_capture_shipping_info": _post("/captures/{target}/shipping-info", has_body=True),
+    "trigger_send_out": _post("/captures/{target}/trigger-send-out", has_body=False),
+    "extend_due_date": _patch("/captures/{target}/extend-due-date"),
+    "read_order": _read(""),
+    "read_capture": _read("/captures/{target}"),
+    "read_captures": _read("/captures"),
+    "read_refund": _read("/refunds/{target}"),
+    "read_due_date_options": _read("/captures/{target}/extend-due-date-options"),
+}
+
+#: Kinds that make something with an id: its name in the result, the header that carries it, its place in `Location`.
+CREATED_ID: Mapping[str, tuple[str, str, re.Pattern[str]]] = {
+    "capture": ("capture_id", "capture-id", re.compile(r"/captures/([^/?#]+)/?(?:[?#].*)?$")),
+    "refund": ("refund_id", "refund-id", re.compile(r"/refunds/([^/?#]+)/?(?:[?#].*)?$")),
+}
+
+_Failure = type[Rejected | NotNow | Unauthorized | Throttled | InDoubt]
+
+#: Statuses that speak for themselves, whatever the body, and our code where Klarna gave none.
+BY_STATUS: Mapping[int, tuple[_Failure, str]] = {
+    401: (Unauthorized, "unauthorized"),
+    408: (InDoubt, "request_timeout"),
+    409: (InDoubt, "conflict"),
+    413: (Rejected, "request_too_large"),
+    429: (Throttled, "too_many_requests"),
+}
+
+#: Error codes of other 4xx answers that are not a refusal for good: the buyer could not be charged now.
+BY_ERROR_CODE: Mapping[str, _Failure] = {"PAYMENT_METHOD_FAILED": NotNow}
+
+#: Kinds whose payload is about a person: what was sent is taken out of Klarna's message about it.
+PERSONAL = frozenset({"update_customer_details"})
+
+_DONE = range(200, 300)
+_REFUSED = range(400, 500)
+
+_LONGEST_RAW_MESSAGE = 2_000
+_LONGEST_MESSAGE = 500
+_LONGEST_CODE = 100
+_LONGEST_ID = 255
+
+_CARD = re.compile(r"\d(?:[ -]?\d){12,}")
+_MAIL = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:]+")
+_SHORTEST_PERSONAL = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Klarna:
+    """`ports.Provider` for one account at Klarna Order Management v1 (or at Kustom, which speaks the same)."""
+
+    account: str
+    base_url: str
+    username: str = field(repr=False)
+    password: str = field(repr=False)
+    _orders_url: str = field(init=False, repr=False)
+    _authorization: str = field(init=False, repr=False)
+    _headers: Mapping[str, str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        credentials = b64encode(f"{self.username}:{self.password}".encode()).decode("ascii")
+        object.__setattr__(self, "_orders_url", self.base_url.rstrip("/") + _ORDERS)
+        object.__setattr__(self, "_authorization", f"Basic {credentials}")
+        object.__setattr__(
+            self, "_headers", {"Accept": "application/json", "User-Agent": f"post-purchase-worker/{_own_version()}"}
+        )
+
+    def safety(self, kind: str, *, keyed: bool) -> Safety:
+        """Say how far a command of this kind may be repeated when its fate is unknown."""
+        if _operation(kind).is_read:
+            return Safety.READ
+        return Safety.KEYED if keyed else Safety.UNKEYED
+
+    def request(self, held: Held) -> Request:
+        """Build the request: the same bytes and the same key on every attempt."""
+        operation = _operation(held.kind)
+        headers = dict(self._headers)
+        if operation.has_body:
+            headers["Content-Type"] = "application/json"
+        has_key = held.keyed and not operation.is_read
+        if has_key:
+            headers[KEY_HEADER] = held.idempotency_key
+
+        return Request(
+            method=operation.method,
+            url=f"{self._orders_url}/{_segment(held, 'order_id', held.order_id)}{_below_order(held, operation)}",
+            headers=headers,
+            body=held.payload if operation.has_body else None,
+            authorization=self._authorization,
+            repeatable=operation.is_read or has_key,
+        )
+
+    def outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome:
+        """Say what the answer means."""
+        match answer:
+            case NoAnswer(sent=False):
+                return NotSent(problem=Problem(code=answer.code, message=_readable(answer.message, _LONGEST_MESSAGE)))
+            case NoAnswer():
+                return InDoubt(problem=Problem(code=answer.code, message=_readable(answer.message, _LONGEST_MESSAGE)))
+            case Answer(status=status) if status in _DONE:
+                return _done(held, answer)
+            case Answer():
+                return _not_done(held, answer)
+
+
+def _operation(kind: str) -> Operation:
+    operation = OPERATIONS.get(kind)
+    if operation is None:
+        raise UnknownKind(kind, known=list(OPERATIONS), nearest=None)
+
+    return operation
+
+
+def _below_order(held: Held, operation: Operation) -> str:
+    if "{target}" not in operation.path:
+        return operation.path
+
+    return operation.path.format(target=_segment(held, "target", held.target or ""))
+
+
+def _segment(held: Held, name: str, value: str) -> str:
+    """Write an id so that it is one segment of a path and nothing else."""
+    if value in {"", ".", ".."}:
+        raise InvalidCommand(held.kind, [FieldProblem(field=name, message=f"{value!r} cannot stand in a path")])
+
+    return quote(value, safe="")
+
+
+# --- what an answer means ----------------------------------------------------------------------------------
+
+
+def _done(held: Held, answer: Answer) -> Succeeded | InDoubt:
+    if not _operation(held.kind).is_read:
+        return Succeeded(
+            result=_created_id(held.kind, answer), status=answer.status, correlation_id=_correlation_id(answer, None)
+        )
+    if not answer.complete:
+        return InDoubt(problem=_problem(held, answer, "truncated_answer", None))
+    try:
+        content = json.loads(answer.body.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict | list):
+        return InDoubt(problem=_problem(held, answer, "unreadable_answer", None))
+
+    return Succeeded(result={"answer": content}, status=answer.status, correlation_id=_correlation_id(answer, None))
+
+
+def _not_done(held: Held, answer: Answer) -> Outcome:
+    error = _error_object(answer)
+    error_code = _readable(_text(error, "error_code"), _LONGEST_CODE)
+    if answer.status in BY_STATUS:
+        failure, ours = BY_STATUS[answer.status]
+    elif answer.status in _REFUSED and error_code:
+        failure, ours = BY_ERROR_CODE.get(error_code, Rejected), ""
+    else:
+        failure, ours = InDoubt, f"unexplained_{answer.status}" if answer.complete else f"truncated_{answer.status}"
+
+    return failure(problem=_problem(held, answer, error_code or ours, error))
+
+
+def _created_id(kind: str, answer: Answer) -> Mapping[str, str]:
+    """Find the id of what was made. That there is none changes nothing: it was made."""
+    if kind not in CREATED_ID:
+        return {}
+    name, header, place = CREATED_ID[kind]
+    location = place.search(answer.headers.get("location", ""))
+    found = answer.headers.get(header) or (unquote(location[1]) if location else "")
+    readable = _printable(found)[:_LONGEST_ID].strip()
+
+    return {name: readable} if readable else {}
+
+
+def _error_object(answer: Answer) -> Mapping[str, Any] | None:
+    """Read an error body; None for HTML, a list, a broken or an empty one."""
+    if not answer.complete:
+        return None
+    try:
+        content = json.loads(answer.body.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        return None
+
+    return content if isinstance(content, dict) else None
+
+
+def _problem(held: Held, answer: Answer, code: str, error: Mapping[str, Any] | None) -> Problem:
+    message = _message(error)
+    if held.kind in PERSONAL:
+        message = _without(message, held.payload)
+
+    return Problem(
+        code=code,
+        message=_readable(message, _LONGEST_MESSAGE),
+        status=answer.status,
+        correlation_id=_correlation_id(answer, error),
+    )
+
+
+def _message(error: Mapping[str, Any] | None) -> str:
+    """Join Klarna's messages; older services write one, without the plural."""
+    listed = error.get("error_messages") if error else None
+    messages = [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []
+
+    message = "; ".join(messages) or _text(error, "error_messages") or _text(error, "error_message")
+
+    return message[:_LONGEST_RAW_MESSAGE]
+
+
+def _text(error: Mapping[str, Any] | None, name: str) -> str:
+    found = error.get(name) if error else None
+
+    return found.strip() if isinstance(found, str) else ""
+
+
+def _correlation_id(answer: Answer, error: Mapping[str, Any] | None) -> str | None:
+    found = answer.headers.get(CORRELATION_HEADER) or _text(error, "correlation_id")
+
+    return _printable(found)[:_LONGEST_ID].strip() or None
+
+
+# --- texts of others, made fit to be kept ------------------------------------------------------------------
+
+
+def _readable(text: str, longest: int) -> str:
+    """Bound a text of the provider's: one line, without what may be a card number or a mail address."""
+    line = " ".join(_printable(text).split())
+    masked = _MAIL.sub("[mail address]", _CARD.sub("[digits]", line))
+
+    return masked[:longest]
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _without(message: str, payload: bytes) -> str:
+    """Take every text of the payload out of a message that may quote it."""
+    texts = {text.strip() for text in _texts(json.loads(payload))}
+    sent = sorted((text for text in texts if len(text) >= _SHORTEST_PERSONAL), key=len, reverse=True)
+    if not sent:
+        return message
+
+    return re.sub("|".join(map(re.escape, sent)), "[as sent]", message, flags=re.IGNORECASE)
+
+
+def _texts(content: object) -> Iterator[str]:
+    match content:
+        case str():
+            yield content
+        case list():
+            for item in content:
+                yield from _texts(item)
+        case dict():
+            for item in content.values():
+                yield from _texts(item)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _own_version() -> str:
+    try:
+        return version("post-purchase-worker")
+    except PackageNotFoundError:  # a checkout on the path that was never installed
+        return "unknown"

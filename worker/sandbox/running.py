@@ -1,0 +1,325 @@
+"""Decides where a sandbox runs: on a thread beside a test, or as a process until it is told to stop."""
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from .control import Control, order_fields
+from .errors import SandboxError
+from .server import IDLE_SECONDS, Port
+from .site import Site
+from .wire import read_json
+from .world import World
+
+Json = dict[str, Any]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """How a sandbox is to be run."""
+
+    host: str
+    port: int
+    control_port: int
+    username: str
+    password: str = field(repr=False)
+    create_orders: int | None
+    replay_errors: bool
+    idle_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Running:
+    """A sandbox whose ports are open, and the loop that it runs on."""
+
+    site: Site
+    control_url: str
+    loop: asyncio.AbstractEventLoop
+    stop: asyncio.Event
+
+
+class Sandbox:
+    """A stand-in provider on a daemon thread of this process, for tests: `with Sandbox() as sandbox: …`.
+
+    Args:
+        host: Address of both ports.
+        port: The provider's port; 0 takes any free one.
+        control_port: The port for drivers in other processes; 0 takes any free one.
+        username: Name that requests must give.
+        password: Password that requests must give.
+        create_orders: Make an unknown order on its first use, with this amount in minor units; None: refuse it.
+        replay_errors: Whether a key gets a stored refusal again as it gets a stored success.
+        idle_seconds: A connection on which nothing happens for so long is closed.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        control_port: int = 0,
+        username: str = "sandbox",
+        password: str = "sandbox",  # noqa: S107  # the stand-in's own, no secret
+        create_orders: int | None = None,
+        replay_errors: bool = True,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self._plan = _Plan(
+            host=host,
+            port=port,
+            control_port=control_port,
+            username=username,
+            password=password,
+            create_orders=create_orders,
+            replay_errors=replay_errors,
+            idle_seconds=idle_seconds,
+        )
+        self._thread: threading.Thread | None = None
+        self._started: _Running | None = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Open both ports; returns when they accept connections."""
+        if self._started is not None:
+            msg = "this sandbox runs already; stop it before starting it again"
+            raise SandboxError(msg)
+        started: Future[_Running] = Future()
+        self._thread = threading.Thread(target=_run_on_thread, args=(self._plan, started), daemon=True, name="sandbox")
+        self._thread.start()
+        self._started = started.result()
+
+        return self
+
+    def stop(self) -> None:
+        """Close both ports and end every exchange; returns when that is done."""
+        running, self._started = self._started, None
+        if running is not None and self._thread is not None:
+            running.loop.call_soon_threadsafe(running.stop.set)
+            self._thread.join()
+
+    @property
+    def base_url(self) -> str:
+        """Say where the provider's port is reached."""
+        return self._running.site.port.url
+
+    @property
+    def control_url(self) -> str:
+        """Say where the control port is reached."""
+        return self._running.control_url
+
+    def create_order(
+        self,
+        order_id: str | None = None,
+        *,
+        amount: int = 10_000,
+        currency: str = "EUR",
+        status: str = "AUTHORIZED",
+        expires_at: datetime | None = None,
+    ) -> Json:
+        """Put an order into the merchant's world, with the life behind it that its status needs; no effect is noted."""
+        return self._call(
+            lambda site: site.world.create_order(
+                order_id, amount=amount, currency=currency, status=status, expires_at=expires_at
+            )
+        )
+
+    def order(self, order_id: str) -> Json:
+        """Show an order as it stands now."""
+        return self._call(lambda site: site.world.order(order_id))
+
+    def fault(
+        self,
+        kind: str,
+        *,
+        order_id: str | None = None,
+        path: str | None = None,
+        method: str | None = None,
+        times: int | None = 1,
+        skip: int = 0,
+        **options: object,
+    ) -> None:
+        """Script a fault for the next requests that fit.
+
+        Args:
+            kind: One of the kinds in `faults.py`.
+            order_id: Only requests about this order.
+            path: Only requests whose path this regular expression is found in.
+            method: Only requests with this method.
+            times: How many requests it befalls; None: every one.
+            skip: How many fitting requests are left alone before.
+            options: Those of the kind.
+        """
+        rules = {"order_id": order_id, "path": path, "method": method, "times": times, "skip": skip}
+        self._call(lambda site: site.world.fault(kind, **rules, **options))
+
+    def clear_faults(self) -> None:
+        """Strike out all faults to come."""
+        self._call(lambda site: site.world.clear_faults())
+
+    def effects(self) -> list[Json]:
+        """Show every effect, oldest first."""
+        return self._call(lambda site: site.world.effects())
+
+    def requests(self) -> list[Json]:
+        """Show every request, oldest first."""
+        return self._call(lambda site: site.world.requests())
+
+    def refuse_connections(self, seconds: float | None = None) -> None:
+        """Refuse connections for so many real seconds, or until told to accept them."""
+        self._await(lambda site: site.refuse_connections(seconds))
+
+    def accept_connections(self) -> None:
+        """Accept connections again."""
+        self._await(lambda site: site.accept_connections())
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass here: keys are forgotten, authorizations expire."""
+        self._call(lambda site: site.world.advance(seconds))
+
+    def reset(self) -> None:
+        """Begin again with an empty world and an open port."""
+        self._await(lambda site: site.reset())
+
+    def health(self) -> Json:
+        """Tell what is here and whether it can be reached."""
+        return self._call(Site.health)
+
+    @property
+    def _running(self) -> _Running:
+        if self._started is None:
+            msg = "this sandbox does not run; use it as `with Sandbox() as sandbox:`, or call start() first"
+            raise SandboxError(msg)
+
+        return self._started
+
+    def _call(self, verb: Callable[[Site], _T]) -> _T:
+        async def call(site: Site) -> _T:
+            return verb(site)
+
+        return self._await(call)
+
+    def _await(self, verb: Callable[[Site], Coroutine[Any, Any, _T]]) -> _T:
+        running = self._running
+
+        return asyncio.run_coroutine_threadsafe(verb(running.site), running.loop).result()
+
+
+def serve(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8090,
+    control_port: int = 8091,
+    username: str = "sandbox",
+    password: str = "sandbox",  # noqa: S107  # the stand-in's own, no secret
+    orders_file: Path | str | None = None,
+    create_orders: int | None = None,
+    replay_errors: bool = True,
+    idle_seconds: float = IDLE_SECONDS,
+    ready: Callable[[str, str], object] | None = None,
+) -> None:
+    """Run a sandbox in this process until SIGINT or SIGTERM.
+
+    Args:
+        host: Address of both ports.
+        port: The provider's port; 0 takes any free one.
+        control_port: The port for drivers in other processes; 0 takes any free one.
+        username: Name that requests must give.
+        password: Password that requests must give.
+        orders_file: Orders to begin with, one JSON object a line with the fields of `create_order`.
+        create_orders: Make an unknown order on its first use, with this amount in minor units; None: refuse it.
+        replay_errors: Whether a key gets a stored refusal again as it gets a stored success.
+        idle_seconds: A connection on which nothing happens for so long is closed.
+        ready: Called with the provider's URL and the control URL once both ports accept connections.
+    """
+    plan = _Plan(
+        host=host,
+        port=port,
+        control_port=control_port,
+        username=username,
+        password=password,
+        create_orders=create_orders,
+        replay_errors=replay_errors,
+        idle_seconds=idle_seconds,
+    )
+    orders = [] if orders_file is None else _read_orders(Path(orders_file))
+    asyncio.run(_serve(plan, orders=orders, ready=ready))
+
+
+async def _serve(plan: _Plan, *, orders: Sequence[Json], ready: Callable[[str, str], object] | None) -> None:
+    async with _opened(plan, orders=orders) as running:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            running.loop.add_signal_handler(number, running.stop.set)
+        if ready is not None:
+            ready(running.site.port.url, running.control_url)
+        await running.stop.wait()
+
+
+def _run_on_thread(plan: _Plan, started: Future[_Running]) -> None:
+    async def run() -> None:
+        async with _opened(plan) as running:
+            started.set_result(running)
+            await running.stop.wait()
+
+    try:
+        asyncio.run(run())
+    except SandboxError as error:
+        started.set_exception(error)
+
+
+@contextlib.asynccontextmanager
+async def _opened(plan: _Plan, *, orders: Sequence[Json] = ()) -> AsyncIterator[_Running]:
+    """Open both ports for as long as the context lasts; the orders are there before the first request can be."""
+    world = World(
+        username=plan.username,
+        password=plan.password,
+        create_orders=plan.create_orders,
+        replay_errors=plan.replay_errors,
+    )
+    for order in orders:
+        world.create_order(**order)
+    site = Site(world, Port(world.respond, host=plan.host, port=plan.port, idle_seconds=plan.idle_seconds))
+    try:
+        control = Port(Control(site).respond, host=plan.host, port=plan.control_port)
+        try:
+            await site.accept_connections()
+            await control.listen()
+            yield _Running(site=site, control_url=control.url, loop=asyncio.get_running_loop(), stop=asyncio.Event())
+        finally:
+            await control.close()
+    finally:
+        await site.close()
+
+
+def _read_orders(path: Path) -> list[Json]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        msg = f"cannot read the orders file {path} ({error.strerror})"
+        raise SandboxError(msg) from error
+    orders = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            orders.append(order_fields(read_json(line)))
+        except ValueError as error:
+            msg = f"{path} line {number}: {error}"
+            raise SandboxError(msg) from error
+
+    return orders

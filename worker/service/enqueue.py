@@ -1,0 +1,160 @@
+"""Store commands in the caller's transaction; never twice under one key.
+
+Decides id, key, payload and fingerprint of each command, and what a key that is stored already means: the same
+command, a conflict, or one that has ended. Leaves the caller's transaction to the caller: on any error nothing of
+the call is left in it, and it can go on. Publishing follows the commit and is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from ..domain import key
+from ..domain.commands import Command, differing_fields
+from ..domain.errors import CommandClosed, FieldProblem, IdempotencyConflict, InvalidCommand, UnknownAccount
+from ..domain.state import State
+from ..ports import NewCommand, StoredCommand, Transaction
+
+#: States in which a key's command has ended without effect.
+_CLOSED = frozenset({State.REJECTED, State.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enqueued:
+    """What became of an enqueue.
+
+    `was_stored` is False when the same command was stored before; `published` says that its message is to follow
+    the commit at once, otherwise dispatch hands it out.
+    """
+
+    id: UUID
+    account: str
+    kind: str
+    order_id: str
+    idempotency_key: str
+    state: State
+    was_stored: bool
+    published: bool
+
+
+def enqueue(
+    transaction: Transaction,
+    commands: Sequence[Command],
+    *,
+    kinds: Mapping[str, Collection[type[Command]]],
+    published_for: timedelta,
+    reserve: Callable[[], bool],
+) -> list[Enqueued]:
+    """Store commands in the given order; all of them or none.
+
+    Args:
+        transaction: The caller's own.
+        commands: In the order in which their order rules shall see them.
+        kinds: Account name → the classes of command that its provider takes.
+        published_for: How long dispatch leaves a command alone whose message follows the commit.
+        reserve: Asked once per command; True when its message will follow the commit at once.
+
+    Raises:
+        UnknownAccount: A command names an account that is not configured.
+        InvalidCommand: The account's provider has no such command.
+        IdempotencyConflict: A key is stored with another payload, or twice in this call.
+        CommandClosed: A key's command was rejected or cancelled.
+    """
+    offered = [_offer(command, kinds, reserve) for command in commands]
+    first: dict[tuple[str, str], NewCommand] = {}
+    for each in offered:
+        earlier = first.setdefault((each.account, each.idempotency_key), each)
+        _demand_same(earlier, each)
+
+    stored = transaction.insert_commands(list(first.values()), published_for=published_for)
+    known = transaction.find_by_key([name for name, each in first.items() if each.id not in stored])
+    try:
+        for name, existing in known.items():
+            _demand_repeat(existing, first[name])
+    except (IdempotencyConflict, CommandClosed):
+        transaction.delete_commands(stored)
+        raise
+
+    return [_answer(each, first, known) for each in offered]
+
+
+def _offer(
+    command: Command, kinds: Mapping[str, Collection[type[Command]]], reserve: Callable[[], bool]
+) -> NewCommand:
+    taken = kinds.get(command.account)
+    if taken is None:
+        raise UnknownAccount(command.account, sorted(kinds))
+    if type(command) not in taken:
+        message = f"the provider of account {command.account!r} has no such command"
+        raise InvalidCommand(command.kind, [FieldProblem(field="kind", message=message)])
+
+    command_id = key.new_id()
+    idempotency_key = str(
+        key.idempotency_key(
+            account=command.account,
+            kind=command.kind,
+            order_id=command.order_id,
+            target=command.target,
+            reference=command.reference or str(command_id),
+        )
+    )
+    payload = command.payload(idempotency_key)
+
+    return NewCommand(
+        id=command_id,
+        account=command.account,
+        kind=command.kind,
+        order_id=command.order_id,
+        reference=command.reference,
+        target=command.target,
+        amount=command.amount,
+        keyed=command.keyed,
+        payload=payload,
+        fingerprint=key.fingerprint(payload, keyed=command.keyed),
+        idempotency_key=idempotency_key,
+        due_at=command.due_at,
+        published=command.due_at is None and reserve(),
+    )
+
+
+def _demand_repeat(existing: StoredCommand, offered: NewCommand) -> None:
+    if existing.state in _CLOSED:
+        raise CommandClosed(
+            command_id=existing.id, state=existing.state.value, idempotency_key=existing.idempotency_key
+        )
+    _demand_same(existing, offered)
+
+
+def _demand_same(existing: StoredCommand | NewCommand, offered: NewCommand) -> None:
+    if existing.fingerprint == offered.fingerprint:
+        return
+
+    fields = [*differing_fields(existing.payload, offered.payload)]
+    if existing.keyed is not offered.keyed:
+        fields.append("keyed")
+    raise IdempotencyConflict(command_id=existing.id, idempotency_key=existing.idempotency_key, fields=fields)
+
+
+def _answer(
+    offered: NewCommand,
+    first: Mapping[tuple[str, str], NewCommand],
+    known: Mapping[tuple[str, str], StoredCommand],
+) -> Enqueued:
+    name = (offered.account, offered.idempotency_key)
+    existing = known.get(name)
+    kept = existing or first[name]
+    was_stored = existing is None and kept is offered
+
+    return Enqueued(
+        id=kept.id,
+        account=offered.account,
+        kind=offered.kind,
+        order_id=offered.order_id,
+        idempotency_key=offered.idempotency_key,
+        state=State.PENDING if existing is None else existing.state,
+        was_stored=was_stored,
+        published=was_stored and offered.published,
+    )

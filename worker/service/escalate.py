@@ -1,0 +1,127 @@
+"""Tell a desk of a ticket until the desk has taken it.
+
+Decides what a case file holds and when a telling is tried again: exponentially later, without end, because a ticket
+that could not be opened is itself durable work. Leaves the words to the desks. Runs any number of times for one
+ticket: a lease keeps two from telling at once, and a desk recognises a repeat by the ticket's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from ..domain.errors import DeskUnavailable
+from ..domain.ladder import Policy, Safety, Standing, key_deadline
+from ..domain.ticket import Case, CaseFile
+from ..ports import Account, Store, StoredCommand, TicketDesk, TicketWork
+
+log = structlog.get_logger(__name__)
+
+#: More commands than this are told in several announcements.
+_CASES = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Escalator:
+    """Tells one desk.
+
+    Attributes:
+        lease: How long a telling may take before another process may try.
+        retry_base: The wait after the first failed telling; doubled with each further one.
+        retry_cap: The longest wait between two tellings.
+        append_interval: The least time between two announcements of one ticket.
+    """
+
+    store: Store
+    desk: TicketDesk
+    accounts: Mapping[str, Account]
+    fallback: Policy
+    lease: timedelta
+    retry_base: timedelta
+    retry_cap: timedelta
+    append_interval: timedelta
+    chance: Callable[[], float]
+
+    def escalate(self, ticket_id: UUID) -> str:
+        """Tell the desk what it does not know of a ticket yet; return told, nothing or postponed.
+
+        Raises:
+            StoreUnavailable: The database is away; sweep will ask again.
+        """
+        with self.store.begin() as transaction:
+            work = transaction.claim_ticket(ticket_id, lease=self.lease, cases=_CASES)
+            now = transaction.now
+        if work is None:
+            return "nothing"
+
+        try:
+            external_ref = self._tell(work, now)
+        except DeskUnavailable as error:
+            return self._postpone(work, str(error))
+
+        with self.store.begin() as transaction:
+            transaction.land_ticket(
+                work, desk=self.desk.name, external_ref=external_ref, next_in=self.append_interval
+            )
+        log.info(
+            "ticket.told", ticket_id=str(ticket_id), desk=self.desk.name, external_ref=external_ref, total=work.total
+        )
+
+        return "told"
+
+    def _tell(self, work: TicketWork, now: datetime) -> str:
+        case_file = CaseFile(
+            ticket_id=work.ticket_id,
+            account=work.account,
+            reason=work.reason,
+            opened_at=work.opened_at,
+            cases=tuple(self._case(each, work, now) for each in work.commands),
+            total=work.total,
+        )
+        if work.external_ref is None:
+            return self.desk.open(case_file)
+
+        self.desk.append(work.external_ref, case_file)
+
+        return work.external_ref
+
+    def _case(self, command: StoredCommand, work: TicketWork, now: datetime) -> Case:
+        account = self.accounts.get(command.account)
+        policy = self.fallback if account is None else account.policy
+        safety = Safety.UNKEYED if account is None else account.provider.safety(command.kind, keyed=command.keyed)
+        deadline = key_deadline(Standing(safety=safety, first_sent_at=command.first_sent_at), policy)
+
+        return Case(
+            command_id=command.id,
+            account=command.account,
+            kind=command.kind,
+            order_id=command.order_id,
+            reference=command.reference,
+            amount=command.amount,
+            idempotency_key=command.idempotency_key,
+            state=command.state.value,
+            in_doubt=command.in_doubt,
+            key_window_left=None if deadline is None else deadline - now,
+            problem=command.problem,
+            attempts=tuple(work.attempts[command.id]),
+        )
+
+    def _postpone(self, work: TicketWork, problem: str) -> str:
+        ceiling = min(self.retry_cap, self.retry_base * 2 ** min(work.tries, 30))
+        retry_in = ceiling * (0.5 + self.chance() / 2)
+        with self.store.begin() as transaction:
+            transaction.postpone_ticket(work.ticket_id, retry_in=retry_in, problem=problem)
+        log.warning(
+            "ticket.postponed",
+            ticket_id=str(work.ticket_id),
+            desk=self.desk.name,
+            tries=work.tries + 1,
+            retry_in_seconds=round(retry_in.total_seconds(), 1),
+            problem=problem,
+        )
+
+        return "postponed"

@@ -1,0 +1,374 @@
+"""Carry commands from claim to recorded decision: claim → admit → call → decide → record.
+
+Decides the order of the steps and what a task does while a backlog lasts: it stays and refills its window of calls
+in flight with further due rows until none is left or its time is up, so that a slow answer never idles the other
+slots. Leaves meanings to providers, consequences to `domain.ladder`, guards to the store. A batch of one is the same
+code. No remote call happens inside a transaction: the claim is committed, then the intent, then the call is made,
+then its decision is committed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+
+from ..domain import state
+from ..domain.ladder import Decision, Policy, Safety, Standing, decide, hold, refuse_send
+from ..domain.outcome import InDoubt, NotSent, Outcome, Problem
+from ..domain.state import FINAL, State
+from ..ports import (
+    Account,
+    Answer,
+    Due,
+    Held,
+    NoAnswer,
+    Publisher,
+    Request,
+    Store,
+    StoreUnavailable,
+    Transaction,
+    Transport,
+)
+from .handout import hand_out
+from .record import Decided, Recorded, announce, record
+
+log = structlog.get_logger(__name__)
+
+#: While calls are in flight, the task looks for further due rows this often: a hung call must not idle the rest.
+_LOOK_EVERY = 0.25
+
+#: A task that cannot record for want of a database tries again this often, until its leases have run out.
+_RECORD_PAUSE = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much a task takes on, and for how long.
+
+    Attributes:
+        window: Calls in flight at once.
+        lease: How long a claim holds.
+        reply: The longest that a call may take; a call is not begun with less than this left of its lease.
+        pump: How long a task stays while there is a backlog.
+        record_delay: The longest that an answer waits for others to be recorded with it.
+        horizon: How close `due_at` must be for a message with a countdown.
+        published_for: How long dispatch leaves a row alone after its message should have arrived.
+        message: How many ids share a message.
+    """
+
+    window: int
+    lease: timedelta
+    reply: timedelta
+    pump: timedelta
+    record_delay: timedelta
+    horizon: timedelta
+    published_for: timedelta
+    message: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executor:
+    """Executes commands in this process, one task at a time.
+
+    `accounts` are those that can be sent to, `fallback` is the policy for a command whose account is gone from the
+    settings, `chance` gives numbers in [0, 1), `monotonic` and `wait` are this process's own clock, which only ever
+    makes it give up early, and `stopping` says that the process is to end.
+    """
+
+    store: Store
+    transport: Transport
+    publisher: Publisher
+    accounts: Mapping[str, Account]
+    fallback: Policy
+    limits: Limits
+    desk: str
+    holder: str
+    monotonic: Callable[[], float]
+    wait: Callable[[float], None]
+    chance: Callable[[], float]
+    stopping: Callable[[], bool]
+
+    def execute(self, ids: Sequence[UUID]) -> Counter[str]:
+        """Try commands once each, and whatever else is due while it lasts; return counts by outcome and state.
+
+        Raises:
+            StoreUnavailable: The database was away when the first claim was made; nothing was taken.
+        """
+        return _Task(self).run(ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    """An attempt whose outcome is known; `at` is this process's own monotonic time, in seconds."""
+
+    held: Held
+    outcome: Outcome
+    at: float
+
+
+class _Task:
+    """One run of `execute`: what it holds, and since when."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.x = executor
+        self.limits = executor.limits
+        self.started = executor.monotonic()
+        self.looked = self.started
+        self.sent: dict[UUID, Held] = {}
+        self.ended: list[_Ended] = []
+        self.lease_ends: dict[UUID, float] = {}
+        self.more = False
+        self.counts: Counter[str] = Counter()
+
+    def run(self, ids: Sequence[UUID]) -> Counter[str]:
+        self._take(ids)
+        self.more = len(ids) > 1
+        while self.sent or self.ended or self._may_look():
+            if self._may_look():
+                self._look()
+            if self.sent:
+                self._collect()
+            if self._must_record():
+                self._record()
+
+        return self.counts
+
+    # claim
+
+    def _take(self, ids: Sequence[UUID] | None) -> int:
+        """Claim commands and begin their calls; return how many were claimed."""
+        began = self.x.monotonic()
+        free = self.limits.window - len(self.sent) - len(self.ended)
+        held = self.x.store.claim(ids, limit=max(free, len(ids or ())), lease=self.limits.lease)
+        for each in held:
+            self.lease_ends[each.id] = began + self.limits.lease.total_seconds()
+        self.counts["claimed"] += len(held)
+        if held:
+            self._begin(held)
+
+        return len(held)
+
+    def _may_look(self) -> bool:
+        """Whether to look for further due rows: there may be some, there is room, and nobody wants us to end."""
+        now = self.x.monotonic()
+        if self.x.stopping() or now - self.started >= self.limits.pump.total_seconds():
+            return False
+        room = self.limits.window - len(self.sent) - len(self.ended)
+        if self.more and room > self.limits.window // 4:
+            return True
+
+        return bool(self.sent) and room > 0 and now - self.looked >= _LOOK_EVERY
+
+    def _look(self) -> None:
+        self.looked = self.x.monotonic()
+        try:
+            self.more = self._take(None) > 0
+        except StoreUnavailable as error:
+            self.more = False
+            log.warning("execute.database_away", step="claim", problem=str(error))
+
+    # admit
+
+    def _begin(self, held: Sequence[Held]) -> None:
+        """Write the intents, then send; what must not be sent is handed back or goes to a person."""
+        requests = {each.id: self._request(each) for each in held}
+        try:
+            with self.x.store.begin() as transaction:
+                kept = self._admit(transaction, held, requests)
+                opened = transaction.open_attempts(
+                    [each for each in held if each.id not in kept], holder=self.x.holder
+                )
+                recorded = record(transaction, list(kept.values()), desk=self.x.desk)
+        except StoreUnavailable as error:
+            # Nothing was sent. The leases run out, and sweep hands the commands back.
+            log.warning("execute.database_away", step="admit", problem=str(error))
+            return
+
+        self._follow_up(list(kept.values()), recorded)
+        for each in opened:
+            self._send(each, requests[each.id])
+
+    def _admit(
+        self, transaction: Transaction, held: Sequence[Held], requests: Mapping[UUID, Request | NotSent]
+    ) -> dict[UUID, Decided]:
+        """Decide, right before the send, which commands are not sent: their decisions by id."""
+        now = transaction.now
+        kept: dict[UUID, Decided] = {}
+        for each in held:
+            decision = self._refusal(each, requests[each.id], transaction)
+            if decision is not None:
+                kept[each.id] = Decided(held=each, decision=decision, outcome=None, ended_at=now)
+
+        return kept
+
+    def _refusal(self, held: Held, request: Request | NotSent, transaction: Transaction) -> Decision | None:
+        standing, policy = self._standing(held), self._policy(held)
+        reason = refuse_send(standing, policy, now=transaction.now)
+        if reason is not None:
+            return hold(standing, reason, problem=held.problem)
+        if isinstance(request, NotSent):
+            return decide(request, standing, policy, ended_at=transaction.now, chance=self.x.chance())
+        if not self._has_time(held):
+            return Decision(
+                transition=state.hand_back(
+                    transaction.now,
+                    failures=held.failures,
+                    throttles=held.throttles,
+                    in_doubt=held.in_doubt,
+                    problem=held.problem,
+                )
+            )
+        return None
+
+    def _has_time(self, held: Held) -> bool:
+        left = self.lease_ends[held.id] - self.x.monotonic()
+
+        return left > self.limits.reply.total_seconds()
+
+    # call
+
+    def _request(self, held: Held) -> Request | NotSent:
+        account = self.x.accounts.get(held.account)
+        if account is None:
+            message = f"account {held.account!r} is not configured in this worker"
+            return NotSent(problem=Problem(code="account_not_configured", message=message))
+        try:
+            return account.provider.request(held)
+        except Exception:
+            log.exception("request.not_built", command_id=str(held.id), kind=held.kind)
+            message = "the worker could not build the request; its log says why"
+            return NotSent(problem=Problem(code="request_not_built", message=message))
+
+    def _send(self, held: Held, request: Request | NotSent) -> None:
+        assert isinstance(request, Request)  # noqa: S101  # what could not be built was not admitted
+        if self._has_time(held):
+            self.sent[held.id] = held
+            self.x.transport.send(held.id, request)
+        else:
+            message = "this process stood still between its intent and the call; nothing was sent"
+            self._end(held, NotSent(problem=Problem(code="lease_too_short", message=message)))
+
+    def _collect(self) -> None:
+        """Take the answers that are there; wait for the first of them no longer than the recording may wait."""
+        patience = _LOOK_EVERY
+        if self.ended:
+            patience = self.ended[0].at + self.limits.record_delay.total_seconds() - self.x.monotonic()
+        for command_id, answer in self.x.transport.collect(max(0.0, patience)):
+            held = self.sent.pop(command_id)
+            self._end(held, self._outcome(held, answer))
+
+    def _outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome:
+        try:
+            return self.x.accounts[held.account].provider.outcome(held, answer)
+        except Exception:
+            log.exception("answer.not_understood", command_id=str(held.id), kind=held.kind)
+            message = "the worker could not read the answer; its log says why"
+            return InDoubt(problem=Problem(code="answer_not_understood", message=message))
+
+    def _end(self, held: Held, outcome: Outcome) -> None:
+        self.ended.append(_Ended(held=held, outcome=outcome, at=self.x.monotonic()))
+        self.counts[outcome.name] += 1
+
+    # decide
+
+    def _standing(self, held: Held) -> Standing:
+        account = self.x.accounts.get(held.account)
+        safety = Safety.UNKEYED if account is None else account.provider.safety(held.kind, keyed=held.keyed)
+
+        return Standing(
+            safety=safety,
+            failures=held.failures,
+            throttles=held.throttles,
+            in_doubt=held.in_doubt,
+            first_sent_at=held.first_sent_at,
+        )
+
+    def _policy(self, held: Held) -> Policy:
+        account = self.x.accounts.get(held.account)
+
+        return self.x.fallback if account is None else account.policy
+
+    def _decide(self, ended: _Ended, transaction: Transaction) -> Decided:
+        ended_at = transaction.now - timedelta(seconds=self.x.monotonic() - ended.at)
+        decision = decide(
+            ended.outcome,
+            self._standing(ended.held),
+            self._policy(ended.held),
+            ended_at=ended_at,
+            chance=self.x.chance(),
+        )
+        due_at = decision.transition.due_at
+        soon = due_at is not None and due_at - transaction.now <= self.limits.horizon and self.x.publisher.may_hold()
+
+        return Decided(
+            held=ended.held,
+            decision=decision,
+            outcome=ended.outcome,
+            ended_at=ended_at,
+            published_until=due_at + self.limits.published_for if due_at is not None and soon else None,
+        )
+
+    # record
+
+    def _must_record(self) -> bool:
+        if not self.ended:
+            return False
+
+        return not self.sent or self.x.monotonic() - self.ended[0].at >= self.limits.record_delay.total_seconds()
+
+    def _record(self) -> None:
+        """Write what has ended, in one transaction; with the database away, try until the leases have run out."""
+        ended, self.ended = self.ended, []
+        while True:
+            try:
+                with self.x.store.begin() as transaction:
+                    decided = [self._decide(each, transaction) for each in ended]
+                    recorded = record(transaction, decided, desk=self.x.desk)
+            except StoreUnavailable as error:
+                if self.x.monotonic() > max(self.lease_ends[each.held.id] for each in ended):
+                    log.error("execute.not_recorded", commands=[str(each.held.id) for each in ended])
+                    return
+                log.warning("execute.database_away", step="record", problem=str(error))
+                self.x.wait(_RECORD_PAUSE)
+            else:
+                self._follow_up(decided, recorded)
+                return
+
+    def _follow_up(self, decided: Sequence[Decided], recorded: Recorded) -> None:
+        """After the commit: log, hand retries to the broker, have desks told, let go what waited."""
+        announce(decided, recorded.written)
+        for each in decided:
+            self.lease_ends.pop(each.held.id, None)
+        for each in recorded.written:
+            self.counts[f"now_{each.decision.transition.to}"] += 1
+        self.counts["superseded"] += len(decided) - len(recorded.written)
+        self.more = self.more or any(each.decision.transition.to in FINAL for each in recorded.written)
+        self._publish_retries(recorded.written)
+        for ticket_id in recorded.tickets:
+            self.x.publisher.escalate(ticket_id, label=f"ticket {ticket_id}")
+
+    def _publish_retries(self, written: Sequence[Decided]) -> None:
+        waiting = [
+            Due(
+                id=each.held.id,
+                account=each.held.account,
+                kind=each.held.kind,
+                order_id=each.held.order_id,
+                failures=each.decision.transition.failures,
+                due_at=each.decision.transition.due_at,
+            )
+            for each in written
+            if each.published_until is not None
+            and each.decision.transition.to is State.PENDING
+            and each.decision.transition.due_at is not None
+        ]
+        if waiting:
+            now = max(each.ended_at for each in written)
+            hand_out(
+                self.x.publisher, waiting, now=now, size=self.limits.message, tries=self.x.fallback.tries
+            )

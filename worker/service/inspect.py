@@ -1,0 +1,141 @@
+"""What is shown of commands: one in full, many in lines, all in counts.
+
+Decides the shape of what `show --json` and `stats --json` print, which others script against. Payloads are not
+shown: they may hold addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from ..domain.errors import CommandNotFound
+from ..domain.ladder import Policy, Safety, Standing, key_deadline
+from ..ports import Account, StoredCommand, Transaction
+
+_TICKETS = 100
+
+
+def show(
+    transaction: Transaction, command_id: UUID, *, accounts: Mapping[str, Account], fallback: Policy
+) -> dict[str, Any]:
+    """Return everything known of one command, ready for JSON.
+
+    Raises:
+        CommandNotFound: No such command.
+    """
+    command = transaction.find(command_id)
+    if command is None:
+        raise CommandNotFound(str(command_id))
+
+    left = _key_window_left(command, transaction.now, accounts, fallback)
+
+    return {
+        **line(command),
+        "target": command.target,
+        "amount": command.amount,
+        "keyed": command.keyed,
+        "key_window_left_seconds": None if left is None else round(left.total_seconds(), 3),
+        "result": None if command.result is None else dict(command.result),
+        "attempts": [
+            {
+                "number": each.number,
+                "outcome": each.outcome,
+                "status": each.status,
+                "code": each.code,
+                "correlation_id": each.correlation_id,
+                "started_at": _text(each.started_at),
+                "finished_at": _text(each.finished_at),
+                "late": each.late,
+            }
+            for each in transaction.attempts([command_id])[command_id]
+        ],
+        "tickets": [
+            {
+                "id": str(each.id),
+                "reason": each.reason.value,
+                "state": each.state.value,
+                "desk": each.desk,
+                "external_ref": each.external_ref,
+                "opened_at": _text(each.opened_at),
+                "closed_at": _text(each.closed_at),
+            }
+            for each in transaction.tickets(command_id=command_id, limit=_TICKETS)
+        ],
+        "actions": [
+            {
+                "verb": each.verb,
+                "by": each.by,
+                "why": each.why,
+                "state_before": each.state_before,
+                "at": _text(each.at),
+            }
+            for each in transaction.actions(command_id)
+        ],
+    }
+
+
+def line(command: StoredCommand) -> dict[str, Any]:
+    """Return one command as it is listed, ready for JSON."""
+    problem = command.problem
+
+    return {
+        "id": str(command.id),
+        "kind": command.kind,
+        "account": command.account,
+        "order_id": command.order_id,
+        "reference": command.reference,
+        "amount": command.amount,
+        "state": command.state.value,
+        "in_doubt": command.in_doubt,
+        "claims": command.claims,
+        "attempts_count": command.attempts,
+        "failures": command.failures,
+        "due_at": _text(command.due_at),
+        "idempotency_key": command.idempotency_key,
+        "problem": None
+        if problem is None
+        else {
+            "code": problem.code,
+            "message": problem.message,
+            "status": problem.status,
+            "correlation_id": problem.correlation_id,
+        },
+        "created_at": _text(command.created_at),
+        "finalized_at": _text(command.finalized_at),
+    }
+
+
+def stats(transaction: Transaction) -> dict[str, Any]:
+    """Return counts by account and state, the money in doubt, and how long the oldest due command has waited."""
+    counts = [
+        {"account": account, "state": state.value, "in_doubt": in_doubt, "commands": commands, "amount": amount}
+        for account, state, in_doubt, commands, amount in transaction.counts()
+    ]
+    oldest = transaction.oldest_due_at()
+    waited = timedelta(0) if oldest is None else transaction.now - oldest
+
+    return {
+        "counts": counts,
+        "open_tickets": len(transaction.tickets(open_only=True, limit=10_000)),
+        "oldest_due_seconds": round(waited.total_seconds(), 3),
+    }
+
+
+def _key_window_left(
+    command: StoredCommand, now: datetime, accounts: Mapping[str, Account], fallback: Policy
+) -> timedelta | None:
+    account = accounts.get(command.account)
+    if account is None:
+        safety, policy = Safety.KEYED if command.keyed else Safety.UNKEYED, fallback
+    else:
+        safety, policy = account.provider.safety(command.kind, keyed=command.keyed), account.policy
+    deadline = key_deadline(Standing(safety=safety, first_sent_at=command.first_sent_at), policy)
+
+    return None if deadline is None else deadline - now
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

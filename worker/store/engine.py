@@ -1,0 +1,138 @@
+"""Connections: one engine per process, transactions on it, and a host's own transaction borrowed.
+
+Decides how a connection is set up on PostgreSQL and SQLite, which database errors mean "away" and are worth
+patience, and when a claim that lost a race is repeated. Leaves statements to `statements`. An engine must
+not cross a fork: build a new `SqlStore` in each process.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from ..ports import Held, StoreUnavailable
+from .clock import Clock, DatabaseClock
+from .statements import SqlTransaction
+
+#: A claim that lost the race for an order to another process is repeated; the winner's row is then visible.
+_CLAIM_TRIES = 5
+
+#: Option of a transaction that only reads: on SQLite it does not wait for writers.
+_READS_ONLY = "post_purchase_reads_only"
+
+
+def build_engine(
+    url: str | URL,
+    *,
+    pool_size: int,
+    busy_timeout: timedelta,
+    connect_timeout: timedelta,
+    statement_timeout: timedelta,
+) -> Engine:
+    """Make an engine for this process. Opens no connection yet."""
+    target = make_url(url)
+    if target.get_backend_name() == "sqlite":
+        return _sqlite_engine(target, busy_timeout)
+
+    milliseconds = int(statement_timeout.total_seconds() * 1000)
+
+    return create_engine(
+        target,
+        pool_size=pool_size,
+        max_overflow=2,
+        pool_pre_ping=True,
+        pool_timeout=connect_timeout.total_seconds(),
+        connect_args={
+            "connect_timeout": max(2, int(connect_timeout.total_seconds())),
+            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} -c timezone=UTC",
+            "application_name": "post-purchase",
+        },
+    )
+
+
+def _sqlite_engine(target: URL, busy_timeout: timedelta) -> Engine:
+    if target.database and target.database != ":memory:":
+        Path(target.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(target, connect_args={"timeout": busy_timeout.total_seconds()})
+
+    @event.listens_for(engine, "connect")
+    def _set_up(dbapi_connection: sqlite3.Connection, _record: object) -> None:
+        dbapi_connection.isolation_level = None  # SQLAlchemy begins; the driver must not
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            dbapi_connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        reads_only = connection.get_execution_options().get(_READS_ONLY, False)
+        connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Turn errors that pass by themselves into `StoreUnavailable`; let bugs be bugs."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout) as error:
+        raise StoreUnavailable(_first_line(error)) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise StoreUnavailable(_first_line(error)) from error
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    original = getattr(error, "orig", None) or error
+
+    return (str(original).strip().splitlines() or [type(original).__name__])[0]
+
+
+class SqlStore:
+    """Commands in one database; implements `ports.Store`."""
+
+    def __init__(self, engine: Engine, *, clock: Clock | None = None) -> None:
+        self.engine = engine
+        self._clock = clock or DatabaseClock()
+
+    @contextmanager
+    def begin(self) -> Iterator[SqlTransaction]:
+        """Open a transaction that commits at the end of the block and rolls back when the block raises."""
+        with patience(), self.engine.begin() as connection:
+            yield SqlTransaction(connection, self._clock)
+
+    @contextmanager
+    def read(self) -> Iterator[SqlTransaction]:
+        """Open a transaction that only looks."""
+        with patience(), self.engine.connect() as connection:
+            quiet = connection.execution_options(**{_READS_ONLY: True})
+            with quiet.begin():
+                yield SqlTransaction(quiet, self._clock)
+
+    def claim(self, ids: Sequence[UUID] | None, *, limit: int, lease: timedelta) -> Sequence[Held]:
+        """Take the lease on due commands: of `ids`, or of whatever is due. At most one per order."""
+        for _ in range(_CLAIM_TRIES):
+            try:
+                with self.begin() as transaction:
+                    return transaction.claim(ids, limit=limit, lease=lease)
+            except IntegrityError:
+                continue
+
+        return []
+
+    def borrow(self, connection: Connection) -> SqlTransaction:
+        """Take part in a host's own transaction; the host commits."""
+        return SqlTransaction(connection, self._clock)
+
+    def close(self) -> None:
+        """Give every pooled connection back."""
+        self.engine.dispose()

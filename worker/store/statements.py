@@ -1,0 +1,1129 @@
+"""Every statement of the project, in the order of a command's life: enqueue, claim, send, record, hand out,
+sweep, tell people, operate, look.
+
+Decides what is read and written, under which guard. Every write out of `executing` names the fence
+(`state = 'executing' AND claims = :mine`) and returns what it wrote. Leaves decisions to the services and
+connections to `engine`. Statements are built once per dialect, so SQLAlchemy compiles each once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Connection,
+    CursorResult,
+    Delete,
+    FromClause,
+    Insert,
+    Integer,
+    Row,
+    Select,
+    String,
+    Text,
+    Update,
+    Uuid,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    text,
+    true,
+    type_coerce,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ..domain.key import new_id
+from ..domain.order_rules import WAITS_FOR
+from ..domain.outcome import Outcome, Problem, Succeeded
+from ..domain.state import State, Transition
+from ..domain.ticket import SYSTEMIC, AttemptLine, Reason, TicketState
+from ..ports import (
+    Action,
+    ActionLine,
+    Due,
+    Ending,
+    Escalation,
+    Expired,
+    Filter,
+    Held,
+    Move,
+    NewCommand,
+    StoredCommand,
+    TicketLine,
+    TicketWork,
+)
+from .clock import Clock
+from .records import encode, identifiers, records
+from .schema import (
+    EXECUTING,
+    IS_UNFINISHED,
+    OPEN_INCIDENT,
+    PENDING,
+    TICKET_DUE,
+    UtcDateTime,
+    action,
+    attempt,
+    command,
+    outcome,
+    ticket,
+    ticket_command,
+)
+
+_COMMAND_COLUMNS = tuple(command.c)
+_HELD_COLUMNS = (
+    command.c.id,
+    command.c.account,
+    command.c.kind,
+    command.c.order_id,
+    command.c.target,
+    command.c.keyed,
+    command.c.payload,
+    command.c.idempotency_key,
+    command.c.claims,
+    command.c.attempts,
+    command.c.failures,
+    command.c.throttles,
+    command.c.in_doubt,
+    command.c.first_sent_at,
+    command.c.lease_until,
+    command.c.problem,
+)
+
+#: The last rung: what a desk is told about a command's message is bounded by the column's use, not its type.
+_PROBLEM_CHARACTERS = 500
+
+
+# --- enqueue -----------------------------------------------------------------------------------------------
+
+
+def _insert_commands(dialect: str, clock: Clock, published_for: timedelta) -> Insert:
+    """Store a command unless its account has the key already; say which were stored."""
+    construct = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    now = clock.expression(dialect)
+    values = {
+        "created_at": now,
+        "due_at": func.coalesce(bindparam("not_before", type_=UtcDateTime()), now),
+        "published_until": case(
+            (bindparam("published", type_=Boolean()), clock.expression(dialect, plus=published_for)), else_=None
+        ),
+    }
+
+    return (
+        construct(command)
+        .values(**values)
+        .on_conflict_do_nothing(index_elements=[command.c.account, command.c.idempotency_key])
+        .returning(command.c.id)
+    )
+
+
+@cache
+def _delete_commands() -> Delete:
+    """Take back rows that the same transaction inserted."""
+    return delete(command).where(command.c.id.in_(bindparam("ids", expanding=True)))
+
+
+# --- claim -------------------------------------------------------------------------------------------------
+
+
+def _unlit(condition: str) -> ColumnElement[bool]:
+    """A condition with its constants written out: a bound one would hide a partial index from the planner."""
+    return cast("ColumnElement[bool]", literal_column(condition, Boolean()))
+
+
+def _is_held_back() -> ColumnElement[bool]:
+    """Whether an order rule holds a command back: its order is in flight, or an earlier command must end first."""
+    other = command.alias("other")
+    waits = or_(
+        *(
+            and_(
+                command.c.kind == literal_column(f"'{kind}'"),
+                other.c.kind.in_([literal_column(f"'{k}'") for k in sorted(kinds)]),
+            )
+            for kind, kinds in WAITS_FOR.items()
+        )
+    )
+    unfinished = _unlit(f"other.{IS_UNFINISHED}")
+
+    return exists(
+        select(literal_column("1"))
+        .select_from(other)
+        .where(
+            other.c.account == command.c.account,
+            other.c.order_id == command.c.order_id,
+            unfinished,
+            or_(_unlit(f"other.{EXECUTING}"), and_(other.c.seq < command.c.seq, waits)),
+        )
+    )
+
+
+def _pending() -> ColumnElement[bool]:
+    return _unlit(f"post_purchase_command.{PENDING}")
+
+
+@cache
+def _claim(named: bool) -> Update:  # noqa: FBT001  # one of two fixed statements
+    """Take the lease on due commands, at most one per order, skipping what others are looking at."""
+    wanted = (
+        select(command.c.seq, command.c.account, command.c.order_id)
+        .where(_pending(), command.c.due_at <= bindparam("now", type_=UtcDateTime()), ~_is_held_back())
+        .order_by(command.c.due_at, command.c.seq)
+        .limit(bindparam("limit", type_=Integer()))
+        .with_for_update(skip_locked=True, of=command)
+    )
+    if named:
+        wanted = wanted.where(command.c.id.in_(bindparam("ids", expanding=True)))
+    found = wanted.cte("found")
+    turn = (
+        select(
+            found.c.seq,
+            func.row_number()
+            .over(partition_by=(found.c.account, found.c.order_id), order_by=found.c.seq)
+            .label("turn"),
+        )
+        .select_from(found)
+        .subquery("turns")
+    )
+    chosen = select(turn.c.seq).where(turn.c.turn == literal_column("1"))
+
+    return (
+        update(command)
+        .where(command.c.seq.in_(chosen))
+        .values(
+            state=literal_column(f"'{State.EXECUTING}'"),
+            claims=command.c.claims + literal_column("1"),
+            lease_until=bindparam("lease_until", type_=UtcDateTime()),
+            published_until=None,
+        )
+        .returning(*_HELD_COLUMNS)
+    )
+
+
+# --- send --------------------------------------------------------------------------------------------------
+
+
+@cache
+def _open_attempts(dialect: str) -> Update:
+    """Count the send and start the key's clock, where the lease is still ours."""
+    given = records(dialect, {"id": Uuid(), "claims": Integer()})
+
+    return (
+        update(command)
+        .where(
+            command.c.id == given.c.id,
+            command.c.claims == given.c.claims,
+            _unlit(f"post_purchase_command.{EXECUTING}"),
+        )
+        .values(
+            attempts=command.c.attempts + literal_column("1"),
+            first_sent_at=func.coalesce(command.c.first_sent_at, bindparam("now", type_=UtcDateTime())),
+        )
+        .returning(command.c.id, command.c.attempts, command.c.first_sent_at)
+    )
+
+
+# --- record ------------------------------------------------------------------------------------------------
+
+_JSON = command.c.result.type
+
+
+@cache
+def _apply(dialect: str) -> Update:
+    """Write transitions out of `executing`, where the fence matches; say which were written."""
+    given = records(
+        dialect,
+        {
+            "id": Uuid(),
+            "claims": Integer(),
+            "state": String(16),
+            "failures": Integer(),
+            "throttles": Integer(),
+            "in_doubt": Boolean(),
+            "due_at": UtcDateTime(),
+            "published_until": UtcDateTime(),
+            "result": _JSON,
+            "problem": _JSON,
+            "finalized": Boolean(),
+        },
+    )
+
+    return (
+        update(command)
+        .where(
+            command.c.id == given.c.id,
+            command.c.claims == given.c.claims,
+            _unlit(f"post_purchase_command.{EXECUTING}"),
+        )
+        .values(
+            state=given.c.state,
+            failures=given.c.failures,
+            throttles=given.c.throttles,
+            in_doubt=given.c.in_doubt,
+            due_at=func.coalesce(given.c.due_at, command.c.due_at),
+            published_until=given.c.published_until,
+            lease_until=None,
+            result=given.c.result,
+            problem=given.c.problem,
+            finalized_at=case((given.c.finalized, bindparam("now", type_=UtcDateTime())), else_=None),
+        )
+        .returning(command.c.id)
+    )
+
+
+@cache
+def _close_attempts(dialect: str) -> Insert:
+    """Write what came of attempts; a second word on the same attempt is dropped."""
+    construct = sqlite.insert if dialect == "sqlite" else postgresql.insert
+
+    return construct(outcome).on_conflict_do_nothing()
+
+
+# --- tickets -----------------------------------------------------------------------------------------------
+
+
+@cache
+def _close_other_links(dialect: str) -> Update:
+    """Unlink commands from tickets of another reason than the one they now have."""
+    given = records(dialect, {"id": Uuid(), "reason": String(32)})
+    same = select(ticket.c.id).where(ticket.c.id == ticket_command.c.ticket_id, ticket.c.reason == given.c.reason)
+
+    return (
+        update(ticket_command)
+        .where(ticket_command.c.command_id == given.c.id, ticket_command.c.closed_at.is_(None), ~exists(same))
+        .values(closed_at=bindparam("now", type_=UtcDateTime()))
+        .returning(ticket_command.c.ticket_id)
+    )
+
+
+@cache
+def _open_incident(dialect: str) -> Insert:
+    """Open the incident of an account and a systemic reason unless one is open."""
+    construct = sqlite.insert if dialect == "sqlite" else postgresql.insert
+
+    return construct(ticket).on_conflict_do_nothing(
+        index_elements=[ticket.c.account, ticket.c.reason], index_where=text(OPEN_INCIDENT)
+    )
+
+
+@cache
+def _lock_incident() -> Select[tuple[UUID]]:
+    """Find the open incident and keep it from being closed meanwhile."""
+    return (
+        select(ticket.c.id)
+        .where(
+            ticket.c.account == bindparam("account"),
+            ticket.c.reason == bindparam("reason"),
+            ticket.c.state != literal_column(f"'{TicketState.CLOSED}'"),
+        )
+        .with_for_update()
+    )
+
+
+@cache
+def _lock_own_ticket() -> Select[tuple[UUID]]:
+    """Find the open ticket of one command under one reason."""
+    return (
+        select(ticket.c.id)
+        .join(ticket_command, ticket_command.c.ticket_id == ticket.c.id)
+        .where(
+            ticket_command.c.command_id == bindparam("command_id", type_=Uuid()),
+            ticket_command.c.closed_at.is_(None),
+            ticket.c.reason == bindparam("reason"),
+        )
+        .with_for_update(of=ticket)
+    )
+
+
+@cache
+def _link(dialect: str) -> Insert:
+    """Link a command to a ticket, or link it again: its desk must then be told again."""
+    construct = sqlite.insert if dialect == "sqlite" else postgresql.insert
+
+    return construct(ticket_command).on_conflict_do_update(
+        index_elements=[ticket_command.c.ticket_id, ticket_command.c.command_id],
+        set_={"announced_at": None, "closed_at": None},
+    )
+
+
+@cache
+def _ticket_must_tell() -> Update:
+    """Have the desk told soon, unless that is planned already."""
+    return (
+        update(ticket)
+        .where(ticket.c.id.in_(bindparam("ids", expanding=True)), ticket.c.due_at.is_(None))
+        .values(due_at=bindparam("now", type_=UtcDateTime()), published_until=None)
+    )
+
+
+@cache
+def _close_links() -> Update:
+    """Unlink decided commands."""
+    return (
+        update(ticket_command)
+        .where(ticket_command.c.command_id.in_(bindparam("ids", expanding=True)), ticket_command.c.closed_at.is_(None))
+        .values(closed_at=bindparam("now", type_=UtcDateTime()))
+        .returning(ticket_command.c.ticket_id)
+    )
+
+
+@cache
+def _lock_tickets() -> Select[tuple[UUID]]:
+    """Keep others from linking to tickets that may be about to close."""
+    return (
+        select(ticket.c.id)
+        .where(ticket.c.id.in_(bindparam("ids", expanding=True)))
+        .order_by(ticket.c.id)
+        .with_for_update()
+    )
+
+
+@cache
+def _close_empty_tickets() -> Update:
+    """Close tickets in which every command has been decided."""
+    still_open = exists(
+        select(literal_column("1"))
+        .select_from(ticket_command)
+        .where(ticket_command.c.ticket_id == ticket.c.id, ticket_command.c.closed_at.is_(None))
+    )
+
+    return (
+        update(ticket)
+        .where(
+            ticket.c.id.in_(bindparam("ids", expanding=True)),
+            ticket.c.state != literal_column(f"'{TicketState.CLOSED}'"),
+            ~still_open,
+        )
+        .values(
+            state=literal_column(f"'{TicketState.CLOSED}'"),
+            closed_at=bindparam("now", type_=UtcDateTime()),
+            due_at=None,
+            lease_until=None,
+        )
+    )
+
+
+# --- dispatch and sweep ------------------------------------------------------------------------------------
+
+
+@cache
+def _handed_out() -> Select[tuple[int]]:
+    """Count due rows that were handed to the broker and not claimed yet, as far as the window reaches."""
+    rows = (
+        select(literal_column("1"))
+        .select_from(command)
+        .where(
+            _pending(),
+            command.c.due_at <= bindparam("now", type_=UtcDateTime()),
+            command.c.published_until > bindparam("now", type_=UtcDateTime()),
+        )
+        .limit(bindparam("window", type_=Integer()))
+        .subquery("handed_out")
+    )
+
+    return select(func.count()).select_from(rows)
+
+
+@cache
+def _take_due(dialect: str) -> Update:
+    """Mark due rows as handed out: those nobody was told of, and those whose message should have arrived."""
+    until = bindparam("until", type_=UtcDateTime())
+    found = (
+        select(command.c.seq)
+        .where(
+            _pending(),
+            command.c.due_at <= bindparam("before", type_=UtcDateTime()),
+            or_(
+                command.c.published_until.is_(None),
+                command.c.published_until <= bindparam("now", type_=UtcDateTime()),
+            ),
+            ~_is_held_back(),
+        )
+        .order_by(command.c.due_at, command.c.seq)
+        .limit(bindparam("limit", type_=Integer()))
+        .with_for_update(skip_locked=True, of=command)
+        .cte("found")
+    )
+    due = command.c.due_at
+    later = _moved(dialect, due, bindparam("published_for_seconds"))
+
+    return (
+        update(command)
+        .where(command.c.seq.in_(select(found.c.seq)))
+        .values(published_until=case((due > bindparam("now", type_=UtcDateTime()), later), else_=until))
+        .returning(
+            command.c.id,
+            command.c.account,
+            command.c.kind,
+            command.c.order_id,
+            command.c.failures,
+            command.c.due_at,
+        )
+    )
+
+
+def _moved(dialect: str, moment: ColumnElement[Any], seconds: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A stored moment moved by a number of seconds."""
+    if dialect == "sqlite":
+        by = func.printf("%+.3f seconds", seconds)
+
+        return type_coerce(func.strftime("%Y-%m-%d %H:%M:%f000", moment, by), UtcDateTime())
+
+    return type_coerce(moment + func.make_interval(0, 0, 0, 0, 0, 0, seconds), UtcDateTime())
+
+
+@cache
+def _take_expired() -> Select[Any]:
+    """Lock commands whose lease has run out, and say whether a send was begun under that lease."""
+    opened = exists(
+        select(literal_column("1"))
+        .select_from(attempt)
+        .where(attempt.c.command_id == command.c.id, attempt.c.claim == command.c.claims)
+    )
+
+    return (
+        select(*_HELD_COLUMNS, opened.label("unanswered"))
+        .where(
+            _unlit(f"post_purchase_command.{EXECUTING}"),
+            command.c.lease_until < bindparam("now", type_=UtcDateTime()),
+        )
+        .order_by(command.c.lease_until)
+        .limit(bindparam("limit", type_=Integer()))
+        .with_for_update(skip_locked=True, of=command)
+    )
+
+
+@cache
+def _due_tickets() -> Update:
+    """Mark tickets that their desk must be told of as handed out."""
+    now = bindparam("now", type_=UtcDateTime())
+    found = (
+        select(ticket.c.id)
+        .where(
+            _unlit(f"post_purchase_ticket.{TICKET_DUE.replace(' AND ', ' AND post_purchase_ticket.')}"),
+            ticket.c.due_at <= now,
+            or_(ticket.c.published_until.is_(None), ticket.c.published_until <= now),
+            or_(ticket.c.lease_until.is_(None), ticket.c.lease_until <= now),
+        )
+        .order_by(ticket.c.due_at)
+        .limit(bindparam("limit", type_=Integer()))
+        .with_for_update(skip_locked=True)
+        .cte("found")
+    )
+
+    return (
+        update(ticket)
+        .where(ticket.c.id.in_(select(found.c.id)))
+        .values(published_until=bindparam("until", type_=UtcDateTime()))
+        .returning(ticket.c.id, ticket.c.account, ticket.c.reason)
+    )
+
+
+# --- escalate ----------------------------------------------------------------------------------------------
+
+
+@cache
+def _claim_ticket() -> Update:
+    """Take the lease on a ticket that its desk must be told of."""
+    now = bindparam("now", type_=UtcDateTime())
+
+    return (
+        update(ticket)
+        .where(
+            ticket.c.id == bindparam("ticket_id", type_=Uuid()),
+            ticket.c.state != literal_column(f"'{TicketState.CLOSED}'"),
+            ticket.c.due_at <= now,
+            or_(ticket.c.lease_until.is_(None), ticket.c.lease_until <= now),
+        )
+        .values(lease_until=bindparam("until", type_=UtcDateTime()), published_until=None)
+        .returning(*ticket.c)
+    )
+
+
+@cache
+def _untold_commands() -> Select[Any]:
+    """Read the commands of a ticket that its desk has not been told of, oldest first."""
+    return (
+        select(*_COMMAND_COLUMNS)
+        .join(ticket_command, ticket_command.c.command_id == command.c.id)
+        .where(
+            ticket_command.c.ticket_id == bindparam("ticket_id", type_=Uuid()),
+            ticket_command.c.closed_at.is_(None),
+            ticket_command.c.announced_at.is_(None),
+        )
+        .order_by(command.c.seq)
+        .limit(bindparam("limit", type_=Integer()))
+    )
+
+
+@cache
+def _open_links() -> Select[tuple[int]]:
+    """Count the undecided commands of a ticket."""
+    return select(func.count()).where(
+        ticket_command.c.ticket_id == bindparam("ticket_id", type_=Uuid()), ticket_command.c.closed_at.is_(None)
+    )
+
+
+@cache
+def _tell() -> Update:
+    """Note that the desk has been told of these commands."""
+    return (
+        update(ticket_command)
+        .where(
+            ticket_command.c.ticket_id == bindparam("of_ticket", type_=Uuid()),
+            ticket_command.c.command_id.in_(bindparam("ids", expanding=True)),
+        )
+        .values(announced_at=bindparam("now", type_=UtcDateTime()))
+    )
+
+
+# --- look --------------------------------------------------------------------------------------------------
+
+
+@cache
+def _attempts() -> Select[Any]:
+    """Read attempts with what came of them; a late answer is a second row of its attempt."""
+    return (
+        select(
+            attempt.c.command_id,
+            attempt.c.number,
+            attempt.c.started_at,
+            outcome.c.finished_at,
+            outcome.c.outcome,
+            outcome.c.status,
+            outcome.c.code,
+            outcome.c.correlation_id,
+            func.coalesce(outcome.c.late, literal_column("false", Boolean())).label("late"),
+        )
+        .outerjoin(outcome, and_(outcome.c.command_id == attempt.c.command_id, outcome.c.number == attempt.c.number))
+        .where(attempt.c.command_id.in_(bindparam("ids", expanding=True)))
+        .order_by(attempt.c.command_id, attempt.c.number, outcome.c.late)
+    )
+
+
+class SqlTransaction:
+    """One transaction; implements `ports.Transaction` on an open connection. The caller commits."""
+
+    def __init__(self, connection: Connection, clock: Clock) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._dialect = connection.dialect.name
+        self._now: datetime | None = None
+
+    @property
+    def now(self) -> datetime:
+        """Database time at which this transaction first asked for it."""
+        if self._now is None:
+            moment = self._connection.scalar(select(self._clock.expression(self._dialect)))
+            assert moment is not None  # noqa: S101  # a clock always answers
+            self._now = moment
+
+        return self._now
+
+    # enqueue
+
+    def insert_commands(self, commands: Sequence[NewCommand], *, published_for: timedelta) -> set[UUID]:
+        """Store the commands whose key is new to their account; return the ids stored."""
+        if not commands:
+            return set()
+
+        rows = [_new_row(each) for each in commands]
+        statement = _insert_commands(self._dialect, self._clock, published_for)
+
+        return set(self._connection.scalars(statement, rows if len(rows) > 1 else rows[0]))
+
+    def find_by_key(self, keys: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], StoredCommand]:
+        """Find commands by (account, idempotency key)."""
+        if not keys:
+            return {}
+
+        wanted = or_(*(and_(command.c.account == a, command.c.idempotency_key == k) for a, k in keys))
+        rows = self._connection.execute(select(*_COMMAND_COLUMNS).where(wanted))
+
+        return {(each.account, each.idempotency_key): each for each in map(_stored, rows)}
+
+    def delete_commands(self, ids: Collection[UUID]) -> None:
+        """Take back what this same transaction inserted."""
+        if ids:
+            self._connection.execute(_delete_commands(), {"ids": list(ids)})
+
+    # execute
+
+    def claim(self, ids: Sequence[UUID] | None, *, limit: int, lease: timedelta) -> Sequence[Held]:
+        """Take the lease on due commands: of `ids`, or of whatever is due. At most one per order."""
+        given: dict[str, Any] = {"now": self.now, "limit": limit, "lease_until": self.now + lease}
+        if ids is not None:
+            given["ids"] = list(ids)
+
+        return [_held(row) for row in self._connection.execute(_claim(ids is not None), given)]
+
+    def open_attempts(self, held: Sequence[Held], *, holder: str) -> Sequence[Held]:
+        """Write the intents of those whose lease is still ours; return them with `attempt` and `first_sent_at`."""
+        if not held:
+            return []
+
+        given = encode(self._dialect, ({"id": each.id, "claims": each.claims} for each in held))
+        rows = self._connection.execute(_open_attempts(self._dialect), {**given, "now": self.now})
+        counted = {row.id: row for row in rows}
+        opened = [
+            _with_attempt(each, number=row.attempts, first_sent_at=row.first_sent_at)
+            for each in held
+            if (row := counted.get(each.id)) is not None
+        ]
+        if opened:
+            self._connection.execute(
+                insert(attempt),
+                [
+                    {
+                        "command_id": each.id,
+                        "number": each.attempt,
+                        "claim": each.claims,
+                        "holder": holder,
+                        "started_at": self.now,
+                    }
+                    for each in opened
+                ],
+            )
+
+        return opened
+
+    def apply(self, moves: Sequence[Move]) -> set[UUID]:
+        """Write transitions out of `executing`, each only where the fence still matches; return the ids written."""
+        if not moves:
+            return set()
+
+        given = encode(self._dialect, (_move_row(each) for each in moves))
+
+        return set(self._connection.scalars(_apply(self._dialect), {**given, "now": self.now}))
+
+    def close_attempts(self, endings: Sequence[Ending], *, late: bool = False) -> None:
+        """Write what came of attempts. `late` marks an answer that arrived after the lease was lost."""
+        if endings:
+            rows = [_ending_row(each, late=late) for each in endings]
+            self._connection.execute(_close_attempts(self._dialect), rows)
+
+    def link_tickets(self, escalations: Sequence[Escalation], *, desk: str) -> Sequence[UUID]:
+        """Link each command to exactly one open ticket, opening it where needed; return the tickets touched."""
+        if not escalations:
+            return []
+
+        given = encode(self._dialect, ({"id": each.command_id, "reason": each.reason} for each in escalations))
+        left = self._connection.scalars(_close_other_links(self._dialect), {**given, "now": self.now}).all()
+        touched: dict[UUID, None] = {}
+        for each in sorted(escalations, key=lambda one: (one.account, one.reason, one.command_id)):
+            ticket_id = self._incident(each, desk) if each.reason in SYSTEMIC else self._own_ticket(each, desk)
+            self._connection.execute(
+                _link(self._dialect),
+                {"ticket_id": ticket_id, "command_id": each.command_id, "linked_at": self.now},
+            )
+            touched[ticket_id] = None
+        self._connection.execute(_ticket_must_tell(), {"ids": list(touched), "now": self.now})
+        self._close_tickets(left)
+
+        return list(touched)
+
+    def _incident(self, escalation: Escalation, desk: str) -> UUID:
+        """Find or open the incident; repeated, because another may close it in between."""
+        while True:
+            self._connection.execute(_open_incident(self._dialect), self._ticket_row(escalation, desk))
+            found = self._connection.scalar(
+                _lock_incident(), {"account": escalation.account, "reason": escalation.reason.value}
+            )
+            if found is not None:
+                return found
+
+    def _own_ticket(self, escalation: Escalation, desk: str) -> UUID:
+        found = self._connection.scalar(
+            _lock_own_ticket(), {"command_id": escalation.command_id, "reason": escalation.reason.value}
+        )
+        if found is not None:
+            return found
+
+        row = self._ticket_row(escalation, desk)
+        self._connection.execute(insert(ticket), row)
+
+        return cast("UUID", row["id"])
+
+    def _ticket_row(self, escalation: Escalation, desk: str) -> dict[str, Any]:
+        return {
+            "id": new_id(),
+            "account": escalation.account,
+            "reason": escalation.reason.value,
+            "state": TicketState.UNSENT.value,
+            "desk": desk,
+            "opened_at": self.now,
+            "due_at": self.now,
+            "tries": 0,
+        }
+
+    def close_links(self, command_ids: Collection[UUID]) -> None:
+        """Unlink decided commands; a ticket without open links is closed."""
+        if command_ids:
+            left = self._connection.scalars(_close_links(), {"ids": list(command_ids), "now": self.now}).all()
+            self._close_tickets(left)
+
+    def _close_tickets(self, ticket_ids: Collection[UUID]) -> None:
+        if ticket_ids:
+            ids = sorted(set(ticket_ids))
+            self._connection.execute(_lock_tickets(), {"ids": ids})
+            self._connection.execute(_close_empty_tickets(), {"ids": ids, "now": self.now})
+
+    # dispatch and sweep
+
+    def take_due(self, *, limit: int, window: int, horizon: timedelta, published_for: timedelta) -> Sequence[Due]:
+        """Mark due rows as handed out and return them; never more than `window` handed out and unclaimed."""
+        waiting = self._connection.scalar(_handed_out(), {"now": self.now, "window": window}) or 0
+        free = min(limit, window - waiting)
+        if free <= 0:
+            return []
+
+        rows = self._connection.execute(
+            _take_due(self._dialect),
+            {
+                "now": self.now,
+                "before": self.now + horizon,
+                "until": self.now + published_for,
+                "published_for_seconds": published_for.total_seconds(),
+                "limit": free,
+            },
+        )
+
+        return sorted((Due(**row._mapping) for row in rows), key=lambda due: due.due_at)  # noqa: SLF001  # public in SQLAlchemy
+
+    def take_expired(self, *, limit: int) -> Sequence[Expired]:
+        """Lock commands whose lease has run out."""
+        rows = self._connection.execute(_take_expired(), {"now": self.now, "limit": limit})
+
+        return [Expired(**_held_fields(row), unanswered=bool(row.unanswered)) for row in rows]
+
+    def due_tickets(self, *, limit: int, published_for: timedelta) -> Sequence[tuple[UUID, str]]:
+        """Mark tickets that must be told to their desk as handed out; return (ticket id, label)."""
+        rows = self._connection.execute(
+            _due_tickets(), {"now": self.now, "until": self.now + published_for, "limit": limit}
+        )
+
+        return [(row.id, f"{row.reason} {row.account}") for row in rows]
+
+    # escalate
+
+    def claim_ticket(self, ticket_id: UUID, *, lease: timedelta, cases: int) -> TicketWork | None:
+        """Take the lease on a ticket that has something to announce; None when there is nothing to do now."""
+        found = self._connection.execute(
+            _claim_ticket(), {"ticket_id": ticket_id, "now": self.now, "until": self.now + lease}
+        ).one_or_none()
+        if found is None:
+            return None
+
+        rows = self._connection.execute(_untold_commands(), {"ticket_id": ticket_id, "limit": cases + 1}).all()
+        commands = tuple(_stored(row) for row in rows[:cases])
+        if not commands:
+            self._update_ticket(ticket_id, due_at=None, lease_until=None)
+            return None
+
+        return TicketWork(
+            ticket_id=ticket_id,
+            account=found.account,
+            reason=Reason(found.reason),
+            opened_at=found.opened_at,
+            external_ref=found.external_ref,
+            tries=found.tries,
+            commands=commands,
+            attempts=self.attempts([each.id for each in commands]),
+            total=self._connection.scalar(_open_links(), {"ticket_id": ticket_id}) or 0,
+            more=len(rows) > cases,
+        )
+
+    def land_ticket(self, work: TicketWork, *, desk: str, external_ref: str, next_in: timedelta) -> None:
+        """The desk took it: mark its cases announced; the rest follows after `next_in`."""
+        told = {"of_ticket": work.ticket_id, "ids": [each.id for each in work.commands], "now": self.now}
+        self._connection.execute(_tell(), told)
+        self._update_ticket(
+            work.ticket_id,
+            state=TicketState.OPEN.value,
+            desk=desk,
+            external_ref=external_ref,
+            tries=0,
+            problem=None,
+            lease_until=None,
+            due_at=self.now + next_in,
+            published_until=None,
+        )
+
+    def postpone_ticket(self, ticket_id: UUID, *, retry_in: timedelta, problem: str) -> None:
+        """The desk did not take it: try again later."""
+        self._update_ticket(
+            ticket_id,
+            tries=ticket.c.tries + 1,
+            problem=problem[:_PROBLEM_CHARACTERS],
+            lease_until=None,
+            due_at=self.now + retry_in,
+            published_until=None,
+        )
+
+    def _update_ticket(self, ticket_id: UUID, **values: Any) -> None:
+        still_open = ticket.c.state != TicketState.CLOSED.value
+        self._connection.execute(update(ticket).where(ticket.c.id == ticket_id, still_open).values(**values))
+
+    # operate
+
+    def lock_command(self, command_id: UUID) -> StoredCommand | None:
+        """Read a command and keep others from changing it until this transaction ends."""
+        row = self._connection.execute(
+            select(*_COMMAND_COLUMNS).where(command.c.id == command_id).with_for_update()
+        ).one_or_none()
+
+        return None if row is None else _stored(row)
+
+    def operate(self, stored: StoredCommand, transition: Transition, done: Action) -> bool:
+        """Write an operator's transition where state and fence are still those of `stored`; keep the action."""
+        values: dict[str, Any] = {
+            "state": transition.to.value,
+            "failures": transition.failures,
+            "throttles": transition.throttles,
+            "in_doubt": transition.in_doubt,
+            "published_until": None,
+            "result": None if transition.result is None else dict(transition.result),
+            "problem": _problem_json(transition.problem),
+            "finalized_at": self.now if transition.finalized else None,
+        }
+        if transition.due_at is not None:
+            values["due_at"] = transition.due_at
+        written = self._connection.execute(
+            update(command)
+            .where(
+                command.c.id == stored.id,
+                command.c.state == stored.state.value,
+                command.c.claims == stored.claims,
+            )
+            .values(**values)
+        )
+        if written.rowcount != 1:
+            return False
+
+        self.note_action(done)
+
+        return True
+
+    def note_action(self, done: Action) -> None:
+        """Keep an operator's action."""
+        self._connection.execute(
+            insert(action),
+            {**asdict(done), "state_before": done.state_before.value, "at": self.now},
+        )
+
+    # look
+
+    def find(self, command_id: UUID) -> StoredCommand | None:
+        """Read a command."""
+        row = self._connection.execute(select(*_COMMAND_COLUMNS).where(command.c.id == command_id)).one_or_none()
+
+        return None if row is None else _stored(row)
+
+    def listed(self, wanted: Filter, *, limit: int) -> Sequence[StoredCommand]:
+        """Read commands, newest first."""
+        given = {
+            command.c.state: None if wanted.state is None else wanted.state.value,
+            command.c.account: wanted.account,
+            command.c.order_id: wanted.order_id,
+            command.c.kind: wanted.kind,
+            command.c.in_doubt: wanted.in_doubt,
+        }
+        conditions = [column == value for column, value in given.items() if value is not None]
+        rows = self._connection.execute(
+            select(*_COMMAND_COLUMNS).where(true(), *conditions).order_by(command.c.seq.desc()).limit(limit)
+        )
+
+        return [_stored(row) for row in rows]
+
+    def attempts(self, command_ids: Collection[UUID]) -> Mapping[UUID, Sequence[AttemptLine]]:
+        """Read the attempts of commands in order; a late answer follows the attempt it belongs to."""
+        lines: dict[UUID, list[AttemptLine]] = {each: [] for each in command_ids}
+        if lines:
+            for row in self._connection.execute(_attempts(), {"ids": list(lines)}):
+                fields = dict(row._mapping)  # noqa: SLF001  # public in SQLAlchemy
+                lines[fields.pop("command_id")].append(AttemptLine(**fields))
+
+        return lines
+
+    def tickets(self, *, command_id: UUID | None = None, open_only: bool = False, limit: int) -> Sequence[TicketLine]:
+        """Read tickets, newest first."""
+        size = (
+            select(func.count())
+            .select_from(ticket_command)
+            .where(ticket_command.c.ticket_id == ticket.c.id)
+            .scalar_subquery()
+        )
+        columns = (ticket.c.id, ticket.c.account, ticket.c.reason, ticket.c.state, ticket.c.desk)
+        times = (ticket.c.external_ref, ticket.c.opened_at, ticket.c.closed_at, ticket.c.problem)
+        query = select(*columns, *times, size.label("commands")).order_by(ticket.c.opened_at.desc(), ticket.c.id.desc())
+        if command_id is not None:
+            linked = select(ticket_command.c.ticket_id).where(ticket_command.c.command_id == command_id)
+            query = query.where(ticket.c.id.in_(linked))
+        if open_only:
+            query = query.where(ticket.c.state != TicketState.CLOSED.value)
+
+        return [_ticket_line(row) for row in self._connection.execute(query.limit(limit))]
+
+    def actions(self, command_id: UUID) -> Sequence[ActionLine]:
+        """Read what operators did to a command, oldest first."""
+        columns = (action.c.verb, action.c.by, action.c.why, action.c.state_before, action.c.at)
+        rows = self._connection.execute(
+            select(*columns).where(action.c.command_id == command_id).order_by(action.c.seq)
+        )
+
+        return [ActionLine(**row._mapping) for row in rows]  # noqa: SLF001  # public in SQLAlchemy
+
+    def counts(self) -> Sequence[tuple[str, State, bool, int, int]]:
+        """Count commands by (account, state, in doubt); with the sum of their amounts in minor units."""
+        group = (command.c.account, command.c.state, command.c.in_doubt)
+        rows = self._connection.execute(
+            select(*group, func.count(), func.coalesce(func.sum(command.c.amount), 0)).group_by(*group).order_by(*group)
+        )
+
+        return [(account, State(state), doubt, count, int(total)) for account, state, doubt, count, total in rows]
+
+    def oldest_due_at(self) -> datetime | None:
+        """When the longest-waiting due command became due: the age that tells whether anybody works."""
+        return self._connection.scalar(
+            select(func.min(command.c.due_at, type_=UtcDateTime())).where(
+                _pending(), command.c.due_at <= self.now, ~_is_held_back()
+            )
+        )
+
+
+# --- rows and values ---------------------------------------------------------------------------------------
+
+
+def _new_row(new: NewCommand) -> dict[str, Any]:
+    return {
+        "id": new.id,
+        "account": new.account,
+        "kind": new.kind,
+        "order_id": new.order_id,
+        "reference": new.reference,
+        "target": new.target,
+        "amount": new.amount,
+        "keyed": new.keyed,
+        "payload": new.payload,
+        "fingerprint": new.fingerprint,
+        "idempotency_key": new.idempotency_key,
+        "trace_context": None if new.trace_context is None else dict(new.trace_context),
+        "state": State.PENDING.value,
+        "claims": 0,
+        "attempts": 0,
+        "failures": 0,
+        "throttles": 0,
+        "in_doubt": False,
+        "not_before": new.due_at,
+        "published": new.published,
+    }
+
+
+def _stored(row: Row[Any]) -> StoredCommand:
+    fields = dict(row._mapping)  # noqa: SLF001  # public in SQLAlchemy
+    fields["state"] = State(fields["state"])
+    fields["problem"] = _problem(fields["problem"])
+
+    return StoredCommand(**fields)
+
+
+def _held_fields(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "account": row.account,
+        "kind": row.kind,
+        "order_id": row.order_id,
+        "target": row.target,
+        "keyed": row.keyed,
+        "payload": row.payload,
+        "idempotency_key": row.idempotency_key,
+        "claims": row.claims,
+        "attempt": row.attempts,
+        "failures": row.failures,
+        "throttles": row.throttles,
+        "in_doubt": row.in_doubt,
+        "first_sent_at": row.first_sent_at,
+        "lease_until": row.lease_until,
+        "problem": _problem(row.problem),
+    }
+
+
+def _held(row: Row[Any]) -> Held:
+    return Held(**_held_fields(row))
+
+
+def _with_attempt(held: Held, *, number: int, first_sent_at: datetime) -> Held:
+    fields = {name: getattr(held, name) for name in Held.__slots__}
+
+    return Held(**{**fields, "attempt": number, "first_sent_at": first_sent_at})
+
+
+def _move_row(move: Move) -> dict[str, Any]:
+    transition = move.transition
+
+    return {
+        "id": move.held.id,
+        "claims": move.held.claims,
+        "state": transition.to.value,
+        "failures": transition.failures,
+        "throttles": transition.throttles,
+        "in_doubt": transition.in_doubt,
+        "due_at": transition.due_at,
+        "published_until": move.published_until,
+        "result": None if transition.result is None else dict(transition.result),
+        "problem": _problem_json(transition.problem),
+        "finalized": transition.finalized,
+    }
+
+
+def _ending_row(ending: Ending, *, late: bool) -> dict[str, Any]:
+    return {
+        "command_id": ending.held.id,
+        "number": ending.held.attempt,
+        "late": late,
+        "outcome": ending.outcome.name,
+        "finished_at": ending.ended_at,
+        **_said(ending.outcome),
+    }
+
+
+def _said(came: Outcome) -> dict[str, Any]:
+    if isinstance(came, Succeeded):
+        return {"status": came.status, "code": None, "message": None, "correlation_id": came.correlation_id}
+    problem = came.problem
+
+    return {
+        "status": problem.status,
+        "code": problem.code,
+        "message": problem.message,
+        "correlation_id": problem.correlation_id,
+    }
+
+
+def _problem_json(problem: Problem | None) -> dict[str, Any] | None:
+    return None if problem is None else asdict(problem)
+
+
+def _problem(stored: Mapping[str, Any] | None) -> Problem | None:
+    return None if stored is None else Problem(**stored)
+
+
+def _ticket_line(row: Row[Any]) -> TicketLine:
+    fields = dict(row._mapping)  # noqa: SLF001  # public in SQLAlchemy
+    fields["reason"] = Reason(fields["reason"])
+    fields["state"] = TicketState(fields["state"])
+
+    return TicketLine(**fields)

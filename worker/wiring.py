@@ -1,0 +1,374 @@
+"""Put the parts together as the settings say: the only module that reads settings and knows every implementation.
+
+Decides which implementation stands behind each port. Everything is made on first use and belongs to one process:
+nothing here may be carried across a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import Any
+
+import structlog
+from celery import Celery
+from kombu import Queue
+from pydantic import SecretStr
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from .config import AccountSettings, Settings
+from .desks.email import EmailDesk
+from .desks.log import LogDesk
+from .desks.webhook import WebhookDesk
+from .domain.commands import Command
+from .domain.klarna_commands import KLARNA_COMMANDS
+from .domain.label import command_label
+from .domain.ladder import Policy
+from .ports import Account, Provider, StoreUnavailable, TicketDesk
+from .providers.klarna import Klarna
+from .providers.transport import CurlTransport
+from .publish import ESCALATE_TASK, EXECUTE_QUEUE, EXECUTE_TASK, UPKEEP_QUEUE, CeleryPublisher
+from .resources import migrations_dir
+from .service.dispatch import Dispatcher
+from .service.enqueue import Enqueued, enqueue
+from .service.escalate import Escalator
+from .service.execute import Executor, Limits
+from .service.operate import Operator
+from .service.sweep import Sweeper
+from .store import migrate
+from .store.engine import SqlStore, build_engine
+from .store.host import after_commit, connection_of
+
+log = structlog.get_logger(__name__)
+
+#: Provider name → the commands its accounts take, by kind.
+COMMANDS: Mapping[str, Mapping[str, type[Command]]] = {"klarna": KLARNA_COMMANDS}
+
+#: Messages one dispatch run hands out at the most.
+_MESSAGES_A_RUN = 20
+
+
+class Services:
+    """The services of one process, made as they are first used."""
+
+    def __init__(self, settings: Settings, *, stopping: Callable[[], bool] = lambda: False) -> None:
+        self.settings = settings
+        self._stopping = stopping
+        self._per_thread = threading.local()
+
+    @cached_property
+    def store(self) -> SqlStore:
+        """The database."""
+        database = self.settings.database
+
+        return SqlStore(
+            build_engine(
+                database.url,
+                pool_size=database.pool_size,
+                busy_timeout=timedelta(seconds=database.busy_timeout_seconds),
+                connect_timeout=timedelta(seconds=database.connect_timeout_seconds),
+                statement_timeout=timedelta(seconds=database.statement_timeout_seconds),
+            )
+        )
+
+    @cached_property
+    def publisher(self) -> CeleryPublisher:
+        """The way to the broker, giving up early."""
+        broker = self.settings.broker
+
+        return CeleryPublisher(
+            build_celery("post-purchase-publisher", self.settings, timeout=broker.publish_timeout_seconds),
+            rate=broker.publish_rate_per_second,
+            pause=broker.publish_pause_seconds,
+            held=self.settings.dispatch.held_messages,
+            monotonic=time.monotonic,
+        )
+
+    @cached_property
+    def accounts(self) -> Mapping[str, Account]:
+        """Every configured account with its provider and its waits and windows."""
+        return {
+            name: Account(provider=_provider(name, account), policy=self._policy(account.key_window_seconds))
+            for name, account in self.settings.accounts.items()
+        }
+
+    @cached_property
+    def fallback(self) -> Policy:
+        """The waits and windows of a command whose account is not configured."""
+        return self._policy(None)
+
+    @cached_property
+    def desk(self) -> TicketDesk:
+        """Where people are told."""
+        return _desk(self.settings)
+
+    @property
+    def executor(self) -> Executor:
+        """What carries commands out; one for each thread, because a transport belongs to one."""
+        found: Executor | None = getattr(self._per_thread, "executor", None)
+        if found is None:
+            found = self._per_thread.executor = self._executor()
+
+        return found
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        """What hands due commands to the broker."""
+        dispatch = self.settings.dispatch
+
+        return Dispatcher(
+            store=self.store,
+            publisher=self.publisher,
+            message=dispatch.batch_size,
+            limit=dispatch.batch_size * _MESSAGES_A_RUN,
+            window=dispatch.window,
+            horizon=timedelta(seconds=dispatch.horizon_seconds),
+            published_for=timedelta(seconds=dispatch.republish_seconds),
+            tries=self.fallback.tries,
+        )
+
+    @cached_property
+    def sweeper(self) -> Sweeper:
+        """What takes over from processes that are gone."""
+        return Sweeper(
+            store=self.store,
+            publisher=self.publisher,
+            accounts=self.accounts,
+            fallback=self.fallback,
+            desk=self.desk.name,
+            limit=self.settings.sweep.batch_size,
+            published_for=timedelta(seconds=self.settings.dispatch.republish_seconds),
+            chance=random.random,
+        )
+
+    @cached_property
+    def escalator(self) -> Escalator:
+        """What tells the desk."""
+        tickets = self.settings.tickets
+
+        return Escalator(
+            store=self.store,
+            desk=self.desk,
+            accounts=self.accounts,
+            fallback=self.fallback,
+            lease=timedelta(seconds=tickets.lease_seconds),
+            retry_base=timedelta(seconds=tickets.retry_base_seconds),
+            retry_cap=timedelta(seconds=tickets.retry_cap_seconds),
+            append_interval=timedelta(seconds=tickets.append_interval_seconds),
+            chance=random.random,
+        )
+
+    def operator(self, *, by: str, why: str) -> Operator:
+        """Act for a named operator who gives a reason."""
+        return Operator(store=self.store, publisher=self.publisher, accounts=self.accounts, by=by, why=why)
+
+    def enqueue(
+        self, connection_or_session: Connection | Session | Any, commands: Sequence[Command]
+    ) -> list[Enqueued]:
+        """Store commands in the caller's transaction and publish them after its outermost commit."""
+        connection = connection_of(connection_or_session)
+        enqueued = enqueue(
+            self.store.borrow(connection),
+            commands,
+            kinds=self._kinds,
+            published_for=timedelta(seconds=self.settings.dispatch.republish_seconds),
+            reserve=self.publisher.reserve,
+        )
+        following = [each for each in enqueued if each.published]
+        if following:
+            after_commit(connection, lambda: self._publish(following))
+
+        return enqueued
+
+    def await_database(self, *, patience: timedelta) -> None:
+        """Wait for the database with a log line a try, then demand that its schema fits.
+
+        Raises:
+            StoreUnavailable: It did not answer in time.
+            SchemaMismatch: It answered with another schema.
+        """
+        gives_up = time.monotonic() + patience.total_seconds()
+        while True:
+            try:
+                migrate.require(self.store.engine, migrations_dir())
+            except StoreUnavailable as error:
+                if time.monotonic() >= gives_up:
+                    raise
+                log.warning("database.awaited", problem=str(error), fix="start the database, or mend database.url")
+                time.sleep(1.0)
+            else:
+                return
+
+    def close(self) -> None:
+        """Give back what is open."""
+        if "store" in self.__dict__:
+            self.store.close()
+
+    @cached_property
+    def _kinds(self) -> Mapping[str, Collection[type[Command]]]:
+        return {name: set(COMMANDS[account.provider].values()) for name, account in self.settings.accounts.items()}
+
+    def _publish(self, following: Sequence[Enqueued]) -> None:
+        for each in following:
+            label = command_label(
+                kind=each.kind,
+                account=each.account,
+                order_id=each.order_id,
+                failures=0,
+                tries=self.fallback.tries,
+            )
+            self.publisher.execute([each.id], label=label)
+
+    def _policy(self, key_window_seconds: float | None) -> Policy:
+        retry = self.settings.retry
+
+        return Policy(
+            ladder=tuple(timedelta(seconds=each) for each in retry.ladder_seconds),
+            key_window=timedelta(seconds=key_window_seconds or retry.key_window_seconds),
+            key_margin=timedelta(seconds=retry.key_margin_seconds),
+            throttle_base=timedelta(seconds=retry.throttle_base_seconds),
+            throttle_cap=timedelta(seconds=retry.throttle_cap_seconds),
+        )
+
+    def _executor(self) -> Executor:
+        settings = self.settings
+
+        return Executor(
+            store=self.store,
+            transport=CurlTransport(
+                connect_timeout=settings.http.connect_timeout_seconds,
+                total_timeout=settings.http.total_timeout_seconds,
+                ca_file=None if settings.http.ca_file is None else str(settings.http.ca_file),
+            ),
+            publisher=self.publisher,
+            accounts=self.accounts,
+            fallback=self.fallback,
+            limits=Limits(
+                window=min(settings.http.max_in_flight, settings.execute.batch_size),
+                lease=timedelta(seconds=settings.lease.seconds),
+                reply=timedelta(seconds=settings.http.total_timeout_seconds),
+                pump=timedelta(seconds=settings.execute.pump_seconds),
+                record_delay=timedelta(seconds=settings.execute.record_delay_seconds),
+                horizon=timedelta(seconds=settings.dispatch.horizon_seconds),
+                published_for=timedelta(seconds=settings.dispatch.republish_seconds),
+                message=settings.dispatch.batch_size,
+            ),
+            desk=self.desk.name,
+            holder=f"{socket.gethostname()}:{os.getpid()}",
+            monotonic=time.monotonic,
+            wait=time.sleep,
+            chance=random.random,
+            stopping=self._stopping,
+        )
+
+
+def build_celery(name: str, settings: Settings, *, timeout: float | None = None) -> Celery:
+    """Make a Celery app on the settings' broker; with `timeout` seconds for each broker call if given.
+
+    It does not become the process's current app: a host may have its own.
+    """
+    app = Celery(name, set_as_current=False)
+    app.conf.update(_celery_settings(settings, timeout))
+
+    return app
+
+
+def _celery_settings(settings: Settings, timeout: float | None) -> dict[str, Any]:
+    """The settings of `shared` knowledge about Celery on Redis and RabbitMQ; see docs/decisions/0003."""
+    broker = settings.broker
+    on_redis = broker.url.startswith(("redis", "rediss", "sentinel", "unix", "socket"))
+    longest = settings.execute.pump_seconds + 2 * settings.http.total_timeout_seconds + settings.lease.seconds
+
+    return {
+        "broker_url": broker.url,
+        "broker_connection_timeout": timeout or settings.database.connect_timeout_seconds,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": _transport_options(settings, timeout) if on_redis else _other_options(broker.url),
+        "result_backend": None,
+        "task_ignore_result": True,
+        "task_acks_late": False,
+        "task_reject_on_worker_lost": False,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_default_queue": EXECUTE_QUEUE,
+        "task_queues": [Queue(EXECUTE_QUEUE), Queue(UPKEEP_QUEUE)],
+        "task_routes": {EXECUTE_TASK: {"queue": EXECUTE_QUEUE}, ESCALATE_TASK: {"queue": UPKEEP_QUEUE}},
+        "task_time_limit": int(longest),
+        "task_send_sent_event": False,
+        "worker_consumer": "worker.consumer:Consumer",
+        "worker_concurrency": settings.execute.concurrency,
+        "worker_disable_prefetch": on_redis,
+        "worker_prefetch_multiplier": 1,
+        "worker_send_task_events": True,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+    }
+
+
+def _transport_options(settings: Settings, timeout: float | None) -> dict[str, Any]:
+    broker = settings.broker
+
+    return {
+        "global_keyprefix": broker.key_prefix,
+        "visibility_timeout": broker.visibility_timeout_seconds,
+        "socket_timeout": timeout or broker.socket_timeout_seconds,
+        "socket_connect_timeout": timeout or settings.database.connect_timeout_seconds,
+        "socket_keepalive": True,
+        "retry_on_timeout": timeout is None,
+        "health_check_interval": 25,
+    }
+
+
+def _other_options(url: str) -> dict[str, Any]:
+    if url.startswith("filesystem"):
+        folder = url.split("://", 1)[1] or "var/broker"
+        return {
+            "data_folder_in": folder,
+            "data_folder_out": folder,
+            "control_folder": f"{folder}/control",
+            "polling_interval": 0.1,
+        }
+
+    return {"confirm_publish": True}
+
+
+def _provider(name: str, account: AccountSettings) -> Provider:
+    return Klarna(
+        account=name,
+        base_url=account.base_url,
+        username=_reveal(account.username),
+        password=_reveal(account.password),
+    )
+
+
+def _desk(settings: Settings) -> TicketDesk:
+    email, webhook = settings.tickets.email, settings.tickets.webhook
+    match settings.tickets.desk:
+        case "log":
+            return LogDesk()
+        case "email":
+            return EmailDesk(
+                host=email.host or "",
+                port=email.port,
+                security=email.security,
+                username=_reveal(email.username),
+                password=_reveal(email.password),
+                sender=email.sender or "",
+                recipients=email.recipients,
+                timeout=email.timeout_seconds,
+            )
+        case "webhook":
+            return WebhookDesk(url=webhook.url or "", secret=_reveal(webhook.secret), timeout=webhook.timeout_seconds)
+
+
+def _reveal(secret: SecretStr | None) -> str:
+    return "" if secret is None else secret.get_secret_value()
