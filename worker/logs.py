@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
@@ -86,19 +86,16 @@ def bound(**context: object) -> Iterator[None]:
         bind_contextvars(**before)
 
 
-class _StderrHandler(logging.StreamHandler[TextIO]):
+class _StderrHandler(logging.Handler):
     """Writes to what stderr is at the time of the line, which a test or a supervisor may have replaced."""
 
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:
-        return sys.stderr
-
-    @stream.setter
-    def stream(self, _: TextIO) -> None:
-        raise AttributeError("the stream of this handler is always stderr")
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a whole line at once, so that the lines of several processes do not run into each other."""
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001 - as in every handler of the standard library: a lost line stops no payment
+            self.handleError(record)
 
 
 # ---------------------------------------------------------------------------------------------------------- rendering
@@ -135,7 +132,7 @@ _CONTEXT: list[Processor] = [
 ]
 #: One object for the life of the process: loggers that have logged once keep it.
 _CHAIN: list[Processor] = [
-    structlog.stdlib.filter_by_level,
+    structlog.stdlib.filter_by_level,  # first: what is not wanted costs nothing
     PositionalArgumentsFormatter(),
     *_CONTEXT,
     ProcessorFormatter.wrap_for_formatter,

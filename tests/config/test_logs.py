@@ -178,6 +178,21 @@ def test_lines_follow_a_stderr_that_was_replaced(logged, log, monkeypatch):
     assert FINISHED == json.loads(later.getvalue())["event"]
 
 
+class Broken(io.StringIO):
+    def write(self, _):
+        raise OSError("no space left on device")
+
+
+def test_a_line_that_cannot_be_written_stops_nothing(logged, log, monkeypatch):
+    """A full disk under the log must not end an attempt between its send and its record."""
+    monkeypatch.setattr("sys.stderr", Broken())
+
+    log.info(FINISHED)
+
+    monkeypatch.undo()
+    assert [] == logged()
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

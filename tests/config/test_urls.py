@@ -110,3 +110,11 @@ def test_a_webhook_off_this_machine_needs_https(problems):
         "argument tickets.webhook.url must start with https://; http:// is for a loopback host "
         "(127.0.0.0/8, ::1, localhost)"
     )
+
+
+def test_a_certificate_file_that_exists_is_taken(load, tmp_path):
+    """A provider's stand-in has a certificate of its own; what is trusted can be changed, that it is checked cannot."""
+    file = tmp_path / "ca.pem"
+    file.touch()
+
+    assert file == load("test", overrides={"http.ca_file": str(file)}).http.ca_file

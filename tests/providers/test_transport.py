@@ -96,7 +96,7 @@ def test_a_get_after_a_post_on_the_same_handle_has_no_body(serve, always, transp
 def test_a_long_body_is_sent_without_asking_first(serve, always, transport, ask, answer_to):
     """An `Expect: 100-continue` costs a second with servers that do not know it, and proxies refuse it."""
     server = serve(always(DONE))
-    body = b"x" * 900_000
+    body = b"x" * 2_000_000
 
     answer_to(transport, ask(f"{server.url}/captures", body=body))
 
@@ -165,7 +165,7 @@ def test_a_redirect_is_not_followed_and_credentials_stay_where_they_belong(serve
     ],
 )
 def test_an_address_that_is_neither_https_nor_this_machine_is_refused(transport, ask, url):
-    """Plain http elsewhere would show credentials to the network; odd forms mean different hosts to different readers."""
+    """Plain http elsewhere shows credentials to the network; odd forms mean different hosts to different readers."""
     with pytest.raises(UnsafeAddress, match=r"Give a base URL such as https://"):
         transport.send(uuid4(), ask(url))
 
@@ -490,6 +490,16 @@ def test_a_body_at_the_limit_is_complete(serve, transport, ask, answer_to):
     assert (len(answer.body), answer.complete) == (MAX_BODY_BYTES, True)
 
 
+def test_the_limit_counts_for_each_body_anew(serve, always, transport, ask, answer_to):
+    """Handles are used again; what earlier answers took up is free by then."""
+    length = MAX_BODY_BYTES * 2 // 3
+    server = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + b"x" * length))
+
+    answers = [answer_to(transport, ask(f"{server.url}/orders")) for _ in range(3)]
+
+    assert [(len(answer.body), answer.complete) for answer in answers] == [(length, True)] * 3
+
+
 # --- connections kept alive, and never a silent repeat that could hurt -------------------------------------
 
 
@@ -619,19 +629,24 @@ def test_answers_come_back_under_their_own_tags(serve, transport, ask, collect_a
     assert {tag: UUID(answer.headers["capture-id"]) for tag, answer in answers.items()} == {tag: tag for tag in tags}
 
 
-def test_connections_stay_open_between_batches(serve, always, transport, ask, collect_all):
+def test_connections_stay_open_between_batches(serve, transport, ask, collect_all):
     """By its own limit libcurl would close nearly all of them when a batch has ended."""
-    server = serve(always(DONE))
-    for _ in range(50):
-        transport.send(uuid4(), ask(f"{server.url}/captures"))
-    collect_all(transport)
-    opened = server.connections
+    batch = 50
 
-    for _ in range(opened):
-        transport.send(uuid4(), ask(f"{server.url}/captures"))
-    collect_all(transport)
+    def script(line):
+        while line.read_request():
+            whole_batches = -(-len(line.server.requests) // batch) * batch
+            line.server.wait_for(lambda: len(line.server.requests) >= whole_batches)
+            line.send(DONE)
 
-    assert server.connections == opened
+    server = serve(script)
+
+    for _ in range(2):
+        for _ in range(batch):
+            transport.send(uuid4(), ask(f"{server.url}/captures"))
+        collect_all(transport)
+
+    assert (len(server.requests), server.connections) == (2 * batch, batch)
 
 
 def test_more_than_a_thousand_open_files_do_no_harm(serve, always, open_transport, ask, answer_to):
@@ -674,6 +689,19 @@ def test_collect_comes_back_empty_handed_when_the_time_is_up(serve, transport, a
 
     assert (list(ended), transport.in_flight) == ([], 1)
     assert 0.15 < time.monotonic() - started < 5.0
+
+
+def test_collect_wakes_up_for_a_time_limit(serve, open_transport, ask):
+    """A request whose time is up ends then, however long the caller is ready to wait."""
+    server = serve(lambda line: line.until_the_client_leaves())
+    transport = open_transport(total_timeout=0.3)
+    transport.send(uuid4(), ask(f"{server.url}/captures"))
+    started = time.monotonic()
+
+    ended = transport.collect(15.0)
+
+    assert [answer.code for _, answer in ended] == ["no_answer"]
+    assert time.monotonic() - started < 5.0
 
 
 def test_collect_does_not_wait_when_nothing_is_in_flight(transport):

@@ -1,4 +1,4 @@
-"""A running sandbox and the plainest client there is for it: `http.client`, and raw sockets where that is too polite."""
+"""A running sandbox and the plainest client for it: `http.client`, and raw sockets where that is too polite."""
 
 import base64
 import http.client

@@ -70,7 +70,7 @@ def test_a_chunked_body_is_read(sandbox, raw, head):
 
 
 def test_a_client_that_waits_for_leave_to_send_gets_it(sandbox, order_id, head):
-    """libcurl asks first before it sends a large body."""
+    """A careful client asks first before it sends a large body."""
     address = urlsplit(sandbox.base_url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as wire:
         wire.sendall(head + b"Content-Length: 23\r\nExpect: 100-continue\r\n\r\n")
@@ -108,7 +108,9 @@ def test_a_head_above_20_kilobytes_is_refused(sandbox, raw, head):
     assert [] == sandbox.requests()
 
 
-@pytest.mark.parametrize("sent", [b"rubbish\r\n\r\n", b"GET / HTTP/1.1\r\nNo colon\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\r\n\r\n"])
+@pytest.mark.parametrize(
+    "sent", [b"rubbish\r\n\r\n", b"GET / HTTP/1.1\r\nNo colon\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\r\n\r\n"]
+)
 def test_what_is_no_http_is_refused_and_closed(sandbox, shop, order_id, raw, sent):
     """TLS against a plain port looks like this, and it must not harm the next client."""
     received = raw(sent)
@@ -128,11 +130,11 @@ def test_a_client_that_goes_away_early_leaves_no_request(sandbox, shop, order_id
     assert ["GET"] == [request["method"] for request in sandbox.requests()]
 
 
-def test_an_old_client_is_answered_and_its_connection_closed(raw, order_id):
+def test_an_old_client_is_answered_and_its_connection_closed(raw):
     """HTTP/1.0 knows no kept-alive connections."""
     received = raw(b"GET /elsewhere HTTP/1.0\r\n\r\n")
 
-    assert b"404 Not Found" in received
+    assert b"401 Unauthorized" in received
     assert b"connection: close" in received.lower()
 
 
@@ -140,13 +142,13 @@ def test_a_head_request_gets_no_body(raw):
     """Whatever page would have come, HEAD wants its head alone."""
     received = raw(b"HEAD /elsewhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 
-    assert received.startswith(b"HTTP/1.1 404")
+    assert received.startswith(b"HTTP/1.1 401")
     assert received.endswith(b"\r\n\r\n")
 
 
 def test_an_idle_connection_is_closed_after_a_while(new_shop):
     """Klarna closes idle ones, so a pool must expect to find them dead."""
-    with Sandbox(idle_seconds=0.1) as sandbox:
+    with Sandbox(idle_seconds=0.4) as sandbox:
         shop = new_shop(sandbox.base_url)
         shop.ask("GET", "/elsewhere")
 

@@ -52,7 +52,7 @@ def test_an_outage_refuses_connections_until_it_is_ended(driver, shop, order_id)
 
 def test_an_outage_may_end_by_itself(driver, until):
     """A demonstration scripts it once and goes on."""
-    driver.refuse_connections(seconds=0.2)
+    driver.refuse_connections(seconds=0.5)
     during = connects(driver.base_url)
 
     until(lambda: connects(driver.base_url))
@@ -73,7 +73,7 @@ def test_an_outage_closes_idle_connections(sandbox, shop, order_id):
 
 def test_a_request_at_work_is_answered_before_its_connection_closes(sandbox, shop, order_id, until):
     """A provider that is stopped in good order finishes what it has begun."""
-    sandbox.fault("delay", seconds=0.2)
+    sandbox.fault("delay", seconds=0.5)
     shop.begin("POST", f"/ordermanagement/v1/orders/{order_id}/captures", {"captured_amount": 1})
     until(sandbox.requests)
     sandbox.refuse_connections()
@@ -140,7 +140,7 @@ def test_an_effect_tells_all_that_a_count_needs(driver, shop, order_id, new_key)
     } == effect
 
 
-def test_a_reset_leaves_an_empty_world_with_an_open_port(driver, shop, order_id):
+def test_a_reset_leaves_an_empty_world_with_an_open_port(driver, shop, new_shop, order_id):
     """One sandbox can serve many tests."""
     shop.capture(order_id, 1_000)
     driver.fault("status", times=None)
@@ -153,7 +153,7 @@ def test_a_reset_leaves_an_empty_world_with_an_open_port(driver, shop, order_id)
     assert (0, 0, 0, 0) == tuple(health[name] for name in ("orders", "effects", "requests", "faults"))
     assert health["accepting"] is True
     assert abs((datetime.now(UTC) - datetime.fromisoformat(health["now"])).total_seconds()) < 10
-    assert 404 == shop.order(order_id).status
+    assert 404 == new_shop(driver.base_url).order(order_id).status
 
 
 def test_a_reset_ends_what_hangs(driver, shop, order_id, sandbox, until):
@@ -248,7 +248,7 @@ def test_a_driver_of_no_sandbox_is_told_how_to_start_one(sandbox):
         unused.bind(("127.0.0.1", 0))
         control = SandboxControl(f"http://127.0.0.1:{unused.getsockname()[1]}")
 
-        with pytest.raises(SandboxError, match="no sandbox answers at .* start it with: post-purchase sandbox"):
+        with pytest.raises(SandboxError, match=r"no sandbox answers at .* start it with: post-purchase sandbox"):
             control.effects()
 
 

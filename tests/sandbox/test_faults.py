@@ -1,4 +1,7 @@
+import contextlib
 import http.client
+import json
+import re
 import socket
 import threading
 import time
@@ -65,19 +68,20 @@ def test_a_hang_may_end_by_itself_without_an_answer(sandbox, shop, order_id):
     assert [] == amounts(sandbox)
 
 
-def test_a_hanging_connection_blocks_no_other(sandbox, shop, new_shop, order_id):
+def test_a_hanging_connection_blocks_no_other(sandbox, shop, new_shop, order_id, until):
     """One slow request must not be taken for an outage."""
     sandbox.fault("hang")
     new_shop(sandbox.base_url).begin("GET", f"/ordermanagement/v1/orders/{order_id}")
+    until(sandbox.requests)
 
-    answer = shop.capture(order_id, 1_000, reference="other")
+    answer = shop.capture(order_id, 1_000)
 
-    assert 201 == answer.status or sandbox.requests()[0]["fault"] is None
+    assert 201 == answer.status
 
 
 def test_a_delayed_request_is_executed_although_the_client_has_given_up(sandbox, new_shop, order_id, until):
     """Absent right after a send is no proof: the first request may still be running."""
-    sandbox.fault("delay", seconds=0.3)
+    sandbox.fault("delay", seconds=1)
     impatient = new_shop(sandbox.base_url, timeout=0.1)
 
     with pytest.raises(TimeoutError):
@@ -146,8 +150,8 @@ def test_a_page_of_something_in_front_of_the_provider_knows_no_correlation_id(sa
     assert [] == amounts(sandbox)
 
 
-@pytest.mark.parametrize(("executed", "status", "effects"), [(False, 200, []), (True, 201, [1_000])])
-def test_a_truncated_answer_promises_more_than_comes(sandbox, shop, order_id, executed, status, effects):
+@pytest.mark.parametrize(("executed", "expected"), [(False, (200, [])), (True, (201, [1_000]))])
+def test_a_truncated_answer_promises_more_than_comes(sandbox, shop, order_id, executed, expected):
     """What is missing might have said anything."""
     sandbox.fault("truncated", executed=executed)
     shop.begin("POST", f"/ordermanagement/v1/orders/{order_id}/captures", {"captured_amount": 1_000})
@@ -156,9 +160,8 @@ def test_a_truncated_answer_promises_more_than_comes(sandbox, shop, order_id, ex
     with pytest.raises(http.client.IncompleteRead) as caught:
         answer.read()
 
-    assert status == answer.status
+    assert expected == (answer.status, amounts(sandbox))
     assert int(answer.headers["Content-Length"]) > len(caught.value.partial) > 0
-    assert effects == amounts(sandbox)
 
 
 def test_a_truncated_read_is_the_true_answer_cut_in_half(sandbox, shop, order_id):
@@ -173,25 +176,36 @@ def test_a_truncated_read_is_the_true_answer_cut_in_half(sandbox, shop, order_id
     assert whole[: len(whole) // 2] == caught.value.partial
 
 
-@pytest.mark.parametrize("kind", ["not_json", "non_object"])
-@pytest.mark.parametrize(
-    ("options", "status", "effects"),
-    [({}, 200, []), ({"status": 403}, 403, []), ({"executed": True}, 201, [1_000])],
+UNREADABLE = pytest.mark.parametrize(
+    ("options", "expected"),
+    [({}, (200, [])), ({"status": 403}, (403, [])), ({"executed": True}, (201, [1_000]))],
     ids=["200", "403", "executed"],
 )
-def test_an_unreadable_body_calls_itself_json(sandbox, shop, order_id, kind, options, status, effects):
+
+
+@UNREADABLE
+def test_what_calls_itself_json_may_be_none(sandbox, shop, order_id, options, expected):
     """The header is no proof of what follows."""
-    sandbox.fault(kind, **options)
+    sandbox.fault("not_json", **options)
 
     answer = shop.capture(order_id, 1_000)
 
-    assert (status, "application/json") == (answer.status, answer.headers["Content-Type"])
-    if kind == "not_json":
-        with pytest.raises(ValueError, match="."):
-            assert answer.json
-    else:
-        assert isinstance(answer.json, list)
-    assert effects == amounts(sandbox)
+    assert "application/json" == answer.headers["Content-Type"]
+    with pytest.raises(UnicodeDecodeError):
+        json.loads(answer.body)
+    assert expected == (answer.status, amounts(sandbox))
+
+
+@UNREADABLE
+def test_what_is_json_may_be_no_object(sandbox, shop, order_id, options, expected):
+    """A list has no error code, and asking it for one must not break the client."""
+    sandbox.fault("non_object", **options)
+
+    answer = shop.capture(order_id, 1_000)
+
+    assert "application/json" == answer.headers["Content-Type"]
+    assert ["unexpected"] == answer.json
+    assert expected == (answer.status, amounts(sandbox))
 
 
 def test_an_unreadable_body_takes_the_place_of_no_content(sandbox, shop, order_id):
@@ -204,16 +218,17 @@ def test_an_unreadable_body_takes_the_place_of_no_content(sandbox, shop, order_i
     assert ["acknowledge"] == [effect["kind"] for effect in sandbox.effects()]
 
 
-@pytest.mark.parametrize(("location", "expected"), [(True, True), (False, False)])
-@pytest.mark.parametrize(("operation", "header"), [("capture", "Capture-Id"), ("refund", "Refund-Id")])
-def test_a_201_may_lack_its_id(sandbox, shop, order_id, location, expected, operation, header):
+@pytest.mark.parametrize("location", [True, False])
+@pytest.mark.parametrize("operation", ["capture", "refund"])
+def test_a_201_may_lack_its_id(sandbox, shop, order_id, location, operation):
     """The money moved, whatever the headers say; reading this as a failure pays twice."""
     shop.capture(order_id, 5_000)
     sandbox.fault("no_id_header", location=location)
 
     answer = getattr(shop, operation)(order_id, 1_000)
 
-    assert (201, None, expected) == (answer.status, answer.headers[header], answer.headers["Location"] is not None)
+    assert (201, None) == (answer.status, answer.headers[f"{operation.capitalize()}-Id"])
+    assert location is (answer.headers["Location"] is not None)
     assert [5_000, 1_000] == amounts(sandbox)
 
 
@@ -269,13 +284,13 @@ def test_a_throttled_request_may_tell_no_quota_or_another(sandbox, shop, order_i
     )
 
 
-@pytest.mark.parametrize(("method", "rest", "status"), [("GET", "", 200), ("POST", "/captures", 201)])
-def test_a_slow_answer_drips_and_arrives_whole(sandbox, shop, order_id, method, rest, status):
+@pytest.mark.parametrize(("call", "status"), [(("GET", ""), 200), (("POST", "/acknowledge"), 204)])
+def test_a_slow_answer_drips_and_arrives_whole(sandbox, shop, order_id, call, status):
     """Bytes that keep coming defeat a limit on silence, so only a limit on the whole helps."""
     sandbox.fault("slow_body", seconds=0.3)
     began = time.monotonic()
 
-    answer = shop.order(order_id, method, rest, {"captured_amount": 1_000} if rest else None)
+    answer = shop.order(order_id, *call)
 
     assert status == answer.status
     assert time.monotonic() - began >= 0.25
@@ -423,24 +438,21 @@ def test_the_ledger_of_requests_names_the_fault(sandbox, shop, order_id):
 )
 def test_a_script_that_makes_no_sense_is_refused_in_one_sentence(driver, kind, rules, sentence):
     """A misspelt fault that never befalls anything would make a test pass for nothing."""
-    with pytest.raises(SandboxError, match=".") as caught:
+    with pytest.raises(SandboxError, match=re.escape(sentence)):
         driver.fault(kind, **rules)
 
-    assert str(caught.value).startswith(sentence)
     assert 0 == driver.health()["faults"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("method", "rest"), [("GET", ""), ("POST", "/acknowledge"), ("POST", "/captures")])
-def test_no_fault_breaks_the_sandbox_itself(sandbox, new_shop, order_id, kind, method, rest):
+@pytest.mark.parametrize("call", [("GET", ""), ("POST", "/acknowledge"), ("POST", "/captures"), ("HEAD", "")])
+def test_no_fault_breaks_the_sandbox_itself(sandbox, new_shop, order_id, kind, call):
     """Every kind befalls every sort of answer, 204 included, and the next request is served."""
     sandbox.fault(kind, **({"seconds": 0.01} if kind in ("delay", "hang", "slow_body") else {}))
     victim, next_one = new_shop(sandbox.base_url), new_shop(sandbox.base_url)
 
-    try:
-        victim.order(order_id, method, rest, {"captured_amount": 1})
-    except (http.client.HTTPException, ConnectionError):
-        pass
+    with contextlib.suppress(http.client.HTTPException, ConnectionError):
+        victim.order(order_id, *call, {"captured_amount": 1})
     victim.connection.close()
     answer = next_one.order(order_id)
 

@@ -1,39 +1,50 @@
 import uuid
+from typing import NamedTuple
 
 import pytest
+
+
+class Operation(NamedTuple):
+    kind: str
+    method: str
+    rest: str  # behind the order's id
+    body: dict | None
+    status: int  # of success
+
 
 SHIPMENT = {"shipping_company": "Carrier", "shipping_method": "Home", "tracking_number": "634564"}
 LINE = {"name": "Shirt", "quantity": 1, "unit_price": 4_000, "total_amount": 4_000, "reference": "shirt"}
 
-#: kind, method, what stands behind the order's id, body, status of success
 OPERATIONS = [
-    ("read_order", "GET", "", None, 200),
-    ("acknowledge", "POST", "/acknowledge", None, 204),
-    ("update_authorization", "PATCH", "/authorization", {"order_amount": 12_000}, 204),
-    ("capture", "POST", "/captures", {"captured_amount": 1_000}, 201),
-    ("read_captures", "GET", "/captures", None, 200),
-    ("read_capture", "GET", "/captures/{capture}", None, 200),
-    ("extend_due_date", "PATCH", "/captures/{capture}/extend-due-date", {"number_of_days": 10}, 204),
-    ("read_due_date_options", "GET", "/captures/{capture}/extend-due-date-options", None, 200),
-    ("add_capture_shipping_info", "POST", "/captures/{capture}/shipping-info", {"shipping_info": [SHIPMENT]}, 204),
-    ("trigger_send_out", "POST", "/captures/{capture}/trigger-send-out", None, 204),
-    ("update_customer_details", "PATCH", "/customer-details", {"shipping_address": {"city": "Lund"}}, 204),
-    ("extend_authorization_time", "POST", "/extend-authorization-time", None, 204),
-    ("update_merchant_references", "PATCH", "/merchant-references", {"merchant_reference1": "17"}, 204),
-    ("refund", "POST", "/refunds", {"refunded_amount": 500}, 201),
-    ("read_refund", "GET", "/refunds/{refund}", None, 200),
-    ("release_remaining_authorization", "POST", "/release-remaining-authorization", None, 204),
-    ("add_order_shipping_info", "POST", "/shipping-info", {"shipping_info": [SHIPMENT]}, 204),
+    Operation("read_order", "GET", "", None, 200),
+    Operation("acknowledge", "POST", "/acknowledge", None, 204),
+    Operation("update_authorization", "PATCH", "/authorization", {"order_amount": 12_000}, 204),
+    Operation("capture", "POST", "/captures", {"captured_amount": 1_000}, 201),
+    Operation("read_captures", "GET", "/captures", None, 200),
+    Operation("read_capture", "GET", "/captures/{capture}", None, 200),
+    Operation("extend_due_date", "PATCH", "/captures/{capture}/extend-due-date", {"number_of_days": 10}, 204),
+    Operation("read_due_date_options", "GET", "/captures/{capture}/extend-due-date-options", None, 200),
+    Operation(
+        "add_capture_shipping_info", "POST", "/captures/{capture}/shipping-info", {"shipping_info": [SHIPMENT]}, 204
+    ),
+    Operation("trigger_send_out", "POST", "/captures/{capture}/trigger-send-out", None, 204),
+    Operation("update_customer_details", "PATCH", "/customer-details", {"shipping_address": {"city": "Lund"}}, 204),
+    Operation("extend_authorization_time", "POST", "/extend-authorization-time", None, 204),
+    Operation("update_merchant_references", "PATCH", "/merchant-references", {"merchant_reference1": "17"}, 204),
+    Operation("refund", "POST", "/refunds", {"refunded_amount": 500}, 201),
+    Operation("read_refund", "GET", "/refunds/{refund}", None, 200),
+    Operation("release_remaining_authorization", "POST", "/release-remaining-authorization", None, 204),
+    Operation("add_order_shipping_info", "POST", "/shipping-info", {"shipping_info": [SHIPMENT]}, 204),
 ]
 
-OF_AN_UNTOUCHED_ORDER = [("cancel", "POST", "/cancel", None, 204)]
+OF_AN_UNTOUCHED_ORDER = [Operation("cancel", "POST", "/cancel", None, 204)]
 
-READS = [operation for operation in OPERATIONS if operation[0].startswith("read_")]
-CHANGES = [operation for operation in OPERATIONS if not operation[0].startswith("read_")]
+READS = [operation for operation in OPERATIONS if operation.kind.startswith("read_")]
+CHANGES = [operation for operation in OPERATIONS if not operation.kind.startswith("read_")]
 
 
-def kinds(operations):
-    return [operation[0] for operation in operations]
+def each(operations):
+    return pytest.mark.parametrize("operation", operations, ids=[operation.kind for operation in operations])
 
 
 @pytest.fixture
@@ -45,14 +56,14 @@ def part_captured(shop, order_id):
     return order_id, {"capture": capture_id, "refund": refund_id}
 
 
-@pytest.mark.parametrize(("kind", "method", "rest", "body", "status"), OPERATIONS, ids=kinds(OPERATIONS))
-def test_each_operation_succeeds_with_its_documented_status(part_captured, shop, kind, method, rest, body, status):
+@each(OPERATIONS)
+def test_each_operation_succeeds_with_its_documented_status(part_captured, shop, operation):
     """An adapter is written against these 18 statuses."""
     order_id, ids = part_captured
 
-    answer = shop.order(order_id, method, rest.format(**ids), body)
+    answer = shop.order(order_id, operation.method, operation.rest.format(**ids), operation.body)
 
-    assert status == answer.status
+    assert operation.status == answer.status
 
 
 def test_cancel_succeeds_on_an_untouched_order(shop, order_id):
@@ -62,41 +73,39 @@ def test_cancel_succeeds_on_an_untouched_order(shop, order_id):
     assert (204, b"") == (answer.status, answer.body)
 
 
-@pytest.mark.parametrize(("kind", "method", "rest", "body", "status"), CHANGES, ids=kinds(CHANGES))
-def test_each_change_adds_exactly_one_effect_of_its_kind(sandbox, part_captured, shop, kind, method, rest, body, status):
+@each(CHANGES)
+def test_each_change_adds_exactly_one_effect_of_its_kind(sandbox, part_captured, shop, operation):
     """The ledger of effects is what everybody counts, so each execution must stand there once."""
     order_id, ids = part_captured
     before = len(sandbox.effects())
 
-    shop.order(order_id, method, rest.format(**ids), body, key="key-1")
+    shop.order(order_id, operation.method, operation.rest.format(**ids), operation.body, key="key-1")
 
     added = sandbox.effects()[before:]
-    assert [(kind, order_id, "key-1")] == [(effect["kind"], effect["order_id"], effect["key"]) for effect in added]
+    assert [(operation.kind, order_id, "key-1")] == [
+        (effect["kind"], effect["order_id"], effect["key"]) for effect in added
+    ]
 
 
-@pytest.mark.parametrize(("kind", "method", "rest", "body", "status"), READS, ids=kinds(READS))
-def test_no_read_adds_an_effect(sandbox, part_captured, shop, kind, method, rest, body, status):
+@each(READS)
+def test_no_read_adds_an_effect(sandbox, part_captured, shop, operation):
     """Looking changes nothing."""
     order_id, ids = part_captured
     before = sandbox.effects()
 
-    shop.order(order_id, method, rest.format(**ids))
+    shop.order(order_id, operation.method, operation.rest.format(**ids))
 
     assert before == sandbox.effects()
 
 
-@pytest.mark.parametrize(
-    ("kind", "method", "rest", "body", "status"),
-    OPERATIONS + OF_AN_UNTOUCHED_ORDER,
-    ids=kinds(OPERATIONS + OF_AN_UNTOUCHED_ORDER),
-)
-def test_each_operation_refuses_an_unknown_order(sandbox, shop, kind, method, rest, body, status):
+@each(OPERATIONS + OF_AN_UNTOUCHED_ORDER)
+def test_each_operation_refuses_an_unknown_order(sandbox, shop, operation):
     """A wrong id, region or merchant looks like this, and it is a definite answer with an error object."""
-    path = rest.format(capture=uuid.uuid4(), refund=uuid.uuid4())
+    rest = operation.rest.format(capture=uuid.uuid4(), refund=uuid.uuid4())
 
-    answer = shop.order(uuid.uuid4(), method, path, body)
+    answer = shop.order(uuid.uuid4(), operation.method, rest, operation.body)
 
-    code = "NOT_FOUND" if "refund" in kind else "NO_SUCH_ORDER"
+    code = "NOT_FOUND" if "refund" in operation.kind else "NO_SUCH_ORDER"
     assert (404, code) == (answer.status, answer.json["error_code"])
     assert [] == sandbox.effects()
 
@@ -119,16 +128,17 @@ def test_a_read_of_an_unknown_part_names_the_part(part_captured, shop, rest, cod
 
 
 @pytest.mark.parametrize(
-    ("method", "rest", "body"),
+    "call",
     [
         ("PATCH", "/extend-due-date", {"number_of_days": 10}),
         ("POST", "/shipping-info", {"shipping_info": [SHIPMENT]}),
         ("POST", "/trigger-send-out", None),
     ],
 )
-def test_a_change_of_an_unknown_capture_is_refused(sandbox, part_captured, shop, method, rest, body):
+def test_a_change_of_an_unknown_capture_is_refused(sandbox, part_captured, shop, call):
     """The order exists, so only the capture can be to blame."""
     order_id, _ = part_captured
+    method, rest, body = call
     before = sandbox.effects()
 
     answer = shop.order(order_id, method, f"/captures/{uuid.uuid4()}{rest}", body)
@@ -146,9 +156,17 @@ def test_an_unknown_order_whose_id_is_no_uuid_is_invalid(shop):
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/ordermanagement/v1/orders", "/ordermanagement/v1/orders/", "{order}/", "{order}/captures/", "{order}/nothing",
-     "{order}/captures/1/2/3", "/services/2/transactions"],
-)  # fmt: skip
+    [
+        "/",
+        "/ordermanagement/v1/orders",
+        "/ordermanagement/v1/orders/",
+        "/services/2/transactions",
+        "{order}/",
+        "{order}/captures/",
+        "{order}/captures/1/2/3",
+        "{order}/nothing",
+    ],
+)
 def test_an_unknown_path_gets_404_without_an_error_object(shop, order_id, path):
     """Such a 404 says nothing about the order, so it must not look like an answer that does."""
     answer = shop.ask("GET", path.format(order=f"/ordermanagement/v1/orders/{order_id}"))
@@ -183,7 +201,9 @@ def test_a_created_capture_is_named_in_headers_alone(sandbox, shop, order_id):
     answer = shop.capture(order_id, 1_000)
 
     capture_id = answer.headers["Capture-Id"]
-    assert f"{sandbox.base_url}/ordermanagement/v1/orders/{order_id}/captures/{capture_id}" == answer.headers["Location"]
+    assert (
+        f"{sandbox.base_url}/ordermanagement/v1/orders/{order_id}/captures/{capture_id}" == answer.headers["Location"]
+    )
     assert b"" == answer.body
 
 

@@ -105,17 +105,12 @@ def test_serve_tells_when_both_ports_accept_connections():
 
 def test_the_package_imports_nothing_else_of_worker():
     """Sharing code with the adapter would mean sharing its mistakes; only the empty face of the package is above it."""
-    seen = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys, types; face = types.ModuleType('worker'); face.__path__ = ['worker'];"
-            "sys.modules['worker'] = face; import worker.sandbox;"
-            "print(*(name for name in sys.modules if name.startswith('worker.')))",
-        ],
-        capture_output=True,
-        check=True,
-        text=True,
-    ).stdout.split()
+    program = (
+        "import sys, types; face = types.ModuleType('worker'); face.__path__ = ['worker'];"
+        "sys.modules['worker'] = face; import worker.sandbox;"
+        "print(*(name for name in sys.modules if name.startswith('worker.')))"
+    )
+
+    seen = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout.split()
 
     assert {True} == {name.startswith("worker.sandbox") for name in seen}

@@ -1,8 +1,8 @@
 """Desks: where people are told of what the machine must not decide.
 
 Decides what the desks have in common at the border to the network: when a connection may go without TLS, whose
-certificates are believed, how long a conversation may take, and in which words a failed one is reported. Leaves to each module here one
-desk, to `case_text` the words of the case file, to `service/escalate` when a desk is tried again.
+certificates are believed, how long a conversation may take, and in which words a failed one is reported. Leaves to
+each module here one desk, to `case_text` the words of the case file, to `service/escalate` when a desk is tried again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import certifi
@@ -74,13 +75,15 @@ def explain_failure(error: OSError | http.client.HTTPException) -> str:
 
 
 @contextlib.contextmanager
-def hang_up_after(
-    seconds: float, connected: Callable[[], socket.socket | None], late: threading.Event
-) -> Iterator[None]:
+def hang_up_at(deadline: float, connected: Callable[[], socket.socket | None], late: threading.Event) -> Iterator[None]:
     """End a conversation that takes too long as a whole, and say so in `late`.
 
-    The time-out of a socket starts anew with every byte, and a ticket's lease does not. `connected` gives the
-    socket in use, which STARTTLS replaces on the way.
+    The time-out of a socket starts anew with every byte, and a ticket's lease does not.
+
+    Args:
+        deadline: When to end it, in the seconds of `time.monotonic`.
+        connected: Gives the socket in use, which STARTTLS replaces on the way.
+        late: Is set when it had to be ended.
     """
 
     def hang_up() -> None:
@@ -90,7 +93,7 @@ def hang_up_after(
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
-    timer = threading.Timer(seconds, hang_up)
+    timer = threading.Timer(deadline - time.monotonic(), hang_up)
     timer.daemon = True
     timer.start()
     try:

@@ -26,7 +26,7 @@ import structlog
 
 from ..domain.errors import DeskUnavailable
 from ..domain.ticket import CaseFile
-from . import DeskMisconfigured, explain_failure, hang_up_after, is_host, is_loopback, verified_tls
+from . import DeskMisconfigured, explain_failure, hang_up_at, is_host, is_loopback, verified_tls
 from .case_text import announcement, as_html, as_text, one_line
 
 Security = Literal["none", "starttls", "tls"]
@@ -86,7 +86,7 @@ class EmailDesk:
         password: Goes with the user name.
         sender: One address, with or without a display name.
         recipients: At least one address.
-        timeout: Seconds for connecting, and again for everything after.
+        timeout: Seconds that one mail may take.
         now: Seconds since 1970, for the mail's date.
     """
 
@@ -177,12 +177,13 @@ class EmailDesk:
 
     @contextlib.contextmanager
     def _session(self, late: threading.Event) -> Iterator[smtplib.SMTP]:
+        deadline = time.monotonic() + self._timeout
         session = (
             smtplib.SMTP_SSL(self._host, self._port, timeout=self._timeout, context=verified_tls())
             if self._security == "tls"
             else smtplib.SMTP(self._host, self._port, timeout=self._timeout)
         )
-        with contextlib.closing(session), hang_up_after(self._timeout, lambda: session.sock, late):
+        with contextlib.closing(session), hang_up_at(deadline, lambda: session.sock, late):
             if self._security == "starttls":
                 session.starttls(context=verified_tls())
             if self._username and self._password:

@@ -25,7 +25,7 @@ from . import (
     TICKET_OPENED,
     DeskMisconfigured,
     explain_failure,
-    hang_up_after,
+    hang_up_at,
     is_host,
     is_loopback,
     verified_tls,
@@ -83,7 +83,7 @@ class WebhookDesk:
     Args:
         url: https, or http to this machine. It may hold a token, so no error and no `repr` shows more than its host.
         secret: What the receiver knows as well; the key of the signature.
-        timeout: Seconds for connecting, and again for everything after.
+        timeout: Seconds that one post may take.
         now: Seconds since 1970, for the signature.
     """
 
@@ -129,10 +129,11 @@ class WebhookDesk:
             SIGNATURE_HEADER: _sign(self._secret, timestamp, body),
             IDEMPOTENCY_HEADER: idempotency_key,
         }
-        connection, late = self._connection(), threading.Event()
+        connection, late, deadline = self._connection(), threading.Event(), time.monotonic() + self._timeout
         try:
             connection.connect()
-            with hang_up_after(self._timeout, lambda: connection.sock, late):
+            connected = connection.sock  # http.client lets go of it as soon as the answer has begun
+            with hang_up_at(deadline, lambda: connected, late):
                 connection.request("POST", self._target, body=body, headers=headers)
                 response = connection.getresponse()
                 status, answer = response.status, _read(response)

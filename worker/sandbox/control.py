@@ -109,12 +109,12 @@ class Control:
 
     async def _refuse_connections(self, content: Json) -> Answer:
         _demand(content, _OUTAGE_FIELDS)
-        await self._site.refuse_connections(content.get("seconds"))
+        self._site.refuse_connections(content.get("seconds"))
 
         return Answer(status=204)
 
     async def _accept_connections(self, _content: Json) -> Answer:
-        await self._site.accept_connections()
+        self._site.accept_connections()
 
         return Answer(status=204)
 

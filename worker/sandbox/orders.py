@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
-from uuid import uuid4
+from uuid import UUID, uuid5
 
 from .errors import SandboxError
 
@@ -25,6 +25,9 @@ STATUSES = ("AUTHORIZED", "PART_CAPTURED", "CAPTURED", "CANCELLED", "EXPIRED", "
 _FEE_BY_DAYS = {10: 0, 20: 150, 30: 300}
 
 _OPEN = ("AUTHORIZED", "PART_CAPTURED")
+
+#: The namespace of the ids of captures and refunds.
+_IDS = UUID("0b6a4d1e-53c1-4b44-9d0a-6f6f0c6d2c1d")
 
 
 class Refusal(Exception):
@@ -189,7 +192,7 @@ class Order:
         if amount > self.remaining_authorized_amount:
             raise Refusal("CAPTURE_NOT_ALLOWED", "The captured amount is above the remaining authorized amount")
         capture = Capture(
-            capture_id=str(uuid4()),
+            capture_id=self._id_of(f"capture {len(self.captures) + 1}"),
             klarna_reference=f"{self.klarna_reference}-{len(self.captures) + 1}",
             captured_amount=amount,
             captured_at=now,
@@ -214,7 +217,7 @@ class Order:
         if self.refunded_amount + amount > self.captured_amount:
             raise Refusal("REFUND_NOT_ALLOWED", "The refunded amount is above what is captured and not yet refunded")
         refund = Refund(
-            refund_id=str(uuid4()),
+            refund_id=self._id_of(f"refund {len(self.refunds) + 1}"),
             refunded_amount=amount,
             refunded_at=now,
             description=body.get("description"),
@@ -351,6 +354,10 @@ class Order:
                 "initial_payment_method": {"type": "INVOICE", "description": "Pay later"},
             }
         )
+
+    def _id_of(self, what: str) -> str:
+        """Give what belongs to this order an id that follows from it, so that a script can name it beforehand."""
+        return str(uuid5(_IDS, f"{self.order_id} {what}"))
 
     def _demand_open(self) -> None:
         if self.status not in _OPEN:

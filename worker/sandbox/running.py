@@ -182,11 +182,11 @@ class Sandbox:
 
     def refuse_connections(self, seconds: float | None = None) -> None:
         """Refuse connections for so many real seconds, or until told to accept them."""
-        self._await(lambda site: site.refuse_connections(seconds))
+        self._call(lambda site: site.refuse_connections(seconds))
 
     def accept_connections(self) -> None:
         """Accept connections again."""
-        self._await(lambda site: site.accept_connections())
+        self._call(lambda site: site.accept_connections())
 
     def advance(self, seconds: float) -> None:
         """Let time pass here: keys are forgotten, authorizations expire."""
@@ -194,7 +194,7 @@ class Sandbox:
 
     def reset(self) -> None:
         """Begin again with an empty world and an open port."""
-        self._await(lambda site: site.reset())
+        self._await(Site.reset)
 
     def health(self) -> Json:
         """Tell what is here and whether it can be reached."""
@@ -297,8 +297,8 @@ async def _opened(plan: _Plan, *, orders: Sequence[Json] = ()) -> AsyncIterator[
     try:
         control = Port(Control(site).respond, host=plan.host, port=plan.control_port)
         try:
-            await site.accept_connections()
-            await control.listen()
+            site.accept_connections()
+            control.listen()
             yield _Running(site=site, control_url=control.url, loop=asyncio.get_running_loop(), stop=asyncio.Event())
         finally:
             await control.close()

@@ -95,5 +95,3 @@ def _pattern(path: str | None) -> re.Pattern[str] | None:
     except re.error as error:
         msg = f"path must be a regular expression, got {path!r}: {error}"
         raise SandboxError(msg) from error
-
-

@@ -44,7 +44,7 @@ class Port:
         self._host, self._idle_seconds = host, idle_seconds
         self._socket = _bound_socket(host, port)
         self.number: int = self._socket.getsockname()[1]
-        self._server: asyncio.Server | None = None
+        self.is_listening = False
         self._connections: dict[asyncio.Task[None], _Connection] = {}
         self._numbers = count(1)
 
@@ -55,27 +55,23 @@ class Port:
 
         return f"http://{host}:{self.number}"
 
-    @property
-    def is_listening(self) -> bool:
-        """Tell listening from refusing."""
-        return self._server is not None
-
-    async def listen(self) -> None:
+    def listen(self) -> None:
         """Accept connections from now on."""
-        if self._server is None:
-            self._server = await asyncio.start_server(self._accept, sock=self._socket, backlog=_BACKLOG)
+        if not self.is_listening:
+            self._socket.listen(_BACKLOG)
+            asyncio.get_running_loop().add_reader(self._socket, self._accept)
+            self.is_listening = True
 
     def refuse(self) -> None:
         """Refuse connections from now on; idle ones are closed, busy ones after their answer.
 
         A socket that is bound but does not listen refuses, and keeps the port from being given to someone else.
         """
-        if self._server is None:
-            return
-        self._stop_listening()
-        self._socket = _bound_socket(self._host, self.number)
-        for connection in self._connections.values():
-            connection.close_when_idle()
+        if self.is_listening:
+            self._shut()
+            self._socket = _bound_socket(self._host, self.number)
+            for connection in self._connections.values():
+                connection.close_when_idle()
 
     async def let_go(self) -> None:
         """End every exchange that is at work, without an answer; idle connections stay."""
@@ -83,33 +79,38 @@ class Port:
 
     async def close(self) -> None:
         """Stop listening and end every connection."""
-        if self._server is None:
-            self._socket.close()
-        else:
-            self._stop_listening()
+        self._shut()
+        await asyncio.sleep(0)  # A task that is cancelled before its first step would never close its socket.
         await _cancel(list(self._connections))
 
-    def _stop_listening(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
+    def _shut(self) -> None:
+        if self.is_listening:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self.is_listening = False
+        self._socket.close()
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Begin a conversation as a task of ours: one that asyncio begins may not be cancelled in Python 3.11."""
-        connection = _Connection(reader, writer, number=next(self._numbers), idle_seconds=self._idle_seconds)
-        task = asyncio.ensure_future(connection.converse(self._respond))
-        self._connections[task] = connection
-        task.add_done_callback(self._connections.pop)
+    def _accept(self) -> None:
+        """Begin the conversations with those who have connected."""
+        for _ in range(_BACKLOG):
+            try:
+                accepted, _address = self._socket.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            connection = _Connection(accepted, number=next(self._numbers), idle_seconds=self._idle_seconds)
+            task = asyncio.ensure_future(connection.converse(self._respond))
+            self._connections[task] = connection
+            task.add_done_callback(self._connections.pop)
 
 
 class _Connection:
     """One client's connection, from its first request to its end."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, number: int, idle_seconds: float
-    ) -> None:
-        self._reader, self._writer = reader, writer
-        self._number, self._idle_seconds = number, idle_seconds
+    _reader: asyncio.StreamReader
+    _writer: asyncio.StreamWriter
+
+    def __init__(self, accepted: socket.socket, *, number: int, idle_seconds: float) -> None:
+        accepted.setblocking(False)  # noqa: FBT003  # the socket module's own signature
+        self._socket, self._number, self._idle_seconds = accepted, number, idle_seconds
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD_BYTES)
         self._is_first = True
         self._is_last = False
@@ -117,28 +118,35 @@ class _Connection:
 
     async def converse(self, respond: Respond) -> None:
         """Take request after request until either side has enough."""
+        self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
         try:
-            while (request := await self._receive()) is not None:
+            while not self._is_last and (request := await self._receive()) is not None:
                 self.is_busy = True
                 await self._deliver(await respond(request), to=request)
                 self.is_busy = False
-                if self._is_last or self._http.our_state is not h11.DONE:
+                if self._http.our_state is not h11.DONE:
                     break
                 self._http.start_next_cycle()
         except h11.RemoteProtocolError as error:
-            self._writer.write(self._head(Answer(status=error.error_status_hint), content_length=0))
+            if not self._reader.at_eof():
+                self._is_last = True
+                self._writer.write(self._head(Answer(status=error.error_status_hint), content_length=0))
         except (ConnectionError, TimeoutError):
             pass  # The client went away, or had nothing to say for too long.
+        except asyncio.CancelledError:
+            self._writer.transport.abort()
+            raise
         finally:
             self._writer.close()
             with contextlib.suppress(ConnectionError):
                 await self._writer.wait_closed()
 
     def close_when_idle(self) -> None:
-        """Let this be the connection's last exchange; without one at work, close now."""
+        """Let this be the connection's last exchange; without one at work, be done with listening to the client."""
         self._is_last = True
         if not self.is_busy:
-            self._writer.close()
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RD)
 
     async def _receive(self) -> Request | None:
         """Read a request to its end; None when the client has closed in good order."""
@@ -146,6 +154,9 @@ class _Connection:
             head = await self._next_event()
             if not isinstance(head, h11.Request):
                 return None
+            if sum(len(name) + len(value) for name, value in head.headers) > MOST_HEAD_BYTES:
+                msg = f"the headers are above {MOST_HEAD_BYTES} bytes"
+                raise h11.RemoteProtocolError(msg, error_status_hint=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             body, is_too_large = bytearray(), False
             while isinstance(event := await self._next_event(), h11.Data):
                 is_too_large = is_too_large or len(body) + len(event.data) > MOST_BODY_BYTES
@@ -227,7 +238,7 @@ class _Connection:
 
     def _tear_down(self) -> None:
         """Close so that the client sees a reset: no lingering, nothing more is sent."""
-        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
 

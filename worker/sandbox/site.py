@@ -20,9 +20,9 @@ class Site:
     def __init__(self, world: World, port: Port) -> None:
         self.world = world
         self.port = port
-        self._outage: asyncio.Task[None] | None = None
+        self._outage: asyncio.TimerHandle | None = None
 
-    async def refuse_connections(self, seconds: float | None = None) -> None:
+    def refuse_connections(self, seconds: float | None = None) -> None:
         """Refuse connections for so many real seconds, or until told to accept them."""
         if seconds is not None and not seconds > 0:
             msg = f"seconds must be above 0, or null until further notice, got {seconds}"
@@ -30,18 +30,18 @@ class Site:
         self._forget_outage()
         self.port.refuse()
         if seconds is not None:
-            self._outage = asyncio.ensure_future(self._accept_after(seconds))
+            self._outage = asyncio.get_running_loop().call_later(seconds, self.port.listen)
 
-    async def accept_connections(self) -> None:
+    def accept_connections(self) -> None:
         """Accept connections again."""
         self._forget_outage()
-        await self.port.listen()
+        self.port.listen()
 
     async def reset(self) -> None:
         """Begin again, with an open port and with nothing at work; idle connections stay."""
         await self.port.let_go()
         self.world.reset()
-        await self.accept_connections()
+        self.accept_connections()
 
     async def close(self) -> None:
         """End every exchange and give the port back."""
@@ -51,10 +51,6 @@ class Site:
     def health(self) -> Json:
         """Tell what is here and whether it can be reached."""
         return {"base_url": self.port.url, "accepting": self.port.is_listening, **self.world.health()}
-
-    async def _accept_after(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        await self.port.listen()
 
     def _forget_outage(self) -> None:
         if self._outage is not None:
