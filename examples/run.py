@@ -32,7 +32,7 @@ from rich.table import Table
 
 from worker import PostPurchaseError
 from worker.config import load
-from worker.domain.commands import parse
+from worker.domain.commands import Command, parse
 from worker.resources import migrations_dir
 from worker.sandbox import SandboxControl, SandboxError
 from worker.service.inspect import line as command_line
@@ -61,7 +61,11 @@ FAULTS: Sequence[tuple[str, str, dict[str, Any]]] = (
     ),
     ("two answers that the quota is used up", "70e710ad-d8bc-58e4-8064-042c02795539", {"kind": "throttle", "times": 2}),
     ("a proxy's HTML page", "f368bd16-8988-509b-a6e8-50d5426d8df5", {"kind": "html"}),
-    ("a buyer who cannot be charged just now", "1c297f5f-3c82-53cb-8f98-3439a76945d6", {"kind": "payment_method_failed"}),
+    (
+        "a buyer who cannot be charged just now",
+        "1c297f5f-3c82-53cb-8f98-3439a76945d6",
+        {"kind": "payment_method_failed"},
+    ),
     ("a reply lost, and no key", "14a62708-4787-5f1d-96a5-421222542505", {"kind": "drop_reply"}),
 )
 
@@ -70,11 +74,9 @@ console = Console(width=None if sys.stdout.isatty() else 150)
 
 @dataclass
 class Fed:
-    """What the shop enqueued: the commands stored, and the lines that were refused with the reason."""
+    """What the shop enqueued, by the id of the command."""
 
-    stored: dict[str, dict[str, Any]] = field(default_factory=dict)
-    repeats: int = 0
-    refused: list[str] = field(default_factory=list)
+    stored: dict[str, Command] = field(default_factory=dict)
 
 
 def main() -> int:
@@ -91,8 +93,14 @@ def main() -> int:
         migrate.upgrade(services.store.engine, migrations_dir())
         stack.enter_context(_process("worker", "-m", "celery", "-A", "worker", "worker", "--loglevel", "INFO"))
         began = time.monotonic()
-        fed = _feed(services, control)
+        _script_faults(control)
+        fed = Fed()
+        lines = _lines(services)
+        _feed(services, fed, [(number, command) for number, command in lines if command.target is None])
         settled = _watch(services, fed, began)
+        # What is about a capture or a refund is asked for once that exists: a shop learns its id from the result.
+        _feed(services, fed, [(number, command) for number, command in lines if command.target is not None])
+        settled = settled and _watch(services, fed, began)
         agrees = _reckon(services, control, fed)
         if serve:
             _serve(stack)
@@ -158,31 +166,38 @@ def _process(name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _feed(services: Services, control: SandboxControl) -> Fed:
-    """Be the shop: store each line in a transaction of its own, as a request of the shop's would."""
+def _script_faults(control: SandboxControl) -> None:
     for _, order_id, fault in FAULTS:
         control.fault(**fault, order_id=order_id, path="captures|refunds")
-    fed = Fed()
+    console.print("Scripted at the provider: " + "; ".join(what for what, _, _ in FAULTS) + ".")
+
+
+def _lines(services: Services) -> list[tuple[int, Command]]:
+    """Read the example's commands with the numbers of their lines."""
     table = COMMANDS[services.settings.accounts[ACCOUNT].provider]
-    for number, text in enumerate((HERE / "orders.jsonl").read_text(encoding="utf-8").splitlines(), start=1):
-        command = parse(json.loads(text), table)
+    texts = (HERE / "orders.jsonl").read_text(encoding="utf-8").splitlines()
+
+    return [(number, parse(json.loads(text), table)) for number, text in enumerate(texts, start=1)]
+
+
+def _feed(services: Services, fed: Fed, lines: Sequence[tuple[int, Command]]) -> None:
+    """Be the shop: store each command in a transaction of its own, as a request of the shop's would."""
+    repeats, refused = 0, []
+    for number, command in lines:
         try:
             with services.store.engine.begin() as connection:
                 [enqueued] = services.enqueue(connection, [command])
         except PostPurchaseError as error:
-            fed.refused.append(f"line {number}: {type(error).__name__}: {error}")
+            refused.append(f"line {number}: {type(error).__name__}: {error}")
             continue
-        fed.repeats += not enqueued.was_stored
-        fed.stored[str(enqueued.id)] = {"kind": command.kind, "is_read": command.is_read}
+        repeats += not enqueued.was_stored
+        fed.stored[str(enqueued.id)] = command
     console.print(
-        f"Enqueued {len(fed.stored)} commands; {fed.repeats} line repeated a stored one; "
-        f"{len(fed.refused)} refused at enqueue, as it should be:"
+        f"Enqueued {len(lines)} lines, {len(fed.stored)} commands are stored by now; {repeats} repeated a stored one, "
+        f"{len(refused)} refused as a conflict"
     )
-    for refusal in fed.refused:
+    for refusal in refused:
         console.print(f"  [yellow]{refusal}[/yellow]", soft_wrap=True)
-    console.print("Scripted at the provider: " + "; ".join(what for what, _, _ in FAULTS) + ".")
-
-    return fed
 
 
 def _watch(services: Services, fed: Fed, began: float) -> bool:
@@ -224,8 +239,10 @@ def _reckon(services: Services, control: SandboxControl, fed: Fed) -> bool:
         ledger.add_column(heading)
     wrong = []
     for command in commands:
-        seen = effects[command["idempotency_key"]] or (unkeyed[command["order_id"]] if command["kind"] == "capture" else 0)
-        if not _fits(command, seen, is_read=fed.stored[command["id"]]["is_read"]):
+        seen = effects[command["idempotency_key"]] or (
+            unkeyed[command["order_id"]] if command["kind"] == "capture" else 0
+        )
+        if not _fits(command, seen, is_read=fed.stored[command["id"]].is_read):
             wrong.append(command)
         problem = command["problem"] or {}
         ledger.add_row(
@@ -262,7 +279,11 @@ def _print_tickets(services: Services) -> None:
     with services.store.read() as transaction:
         for ticket in transaction.tickets(limit=100):
             table.add_row(
-                ticket.account, ticket.reason.value, ticket.state.value, str(ticket.commands), ticket.external_ref or "-"
+                ticket.account,
+                ticket.reason.value,
+                ticket.state.value,
+                str(ticket.commands),
+                ticket.external_ref or "-",
             )
     console.print(table)
 

@@ -7,9 +7,10 @@ and sweep to `upkeep`.
 
 from __future__ import annotations
 
-import multiprocessing
+import mmap
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,58 +19,88 @@ from typing import Any
 import structlog
 from celery import signals
 
-from .config import load
+from .config import ConfigurationError, Settings, load
 from .domain.errors import PostPurchaseError
 from .logs import configure
 from .wiring import Services, build_celery
 
 log = structlog.get_logger(__name__)
 
-#: How long a starting worker waits for its database before it says how to mend it and ends.
-DATABASE_PATIENCE = timedelta(seconds=60)
 
-app = build_celery("post-purchase", load(require_credentials=False))
+def _settings() -> Settings:
+    """Read the settings; what is wrong with them is all that a person gets to read, not a traceback of the import."""
+    try:
+        return load(require_credentials=False)
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None
+
+
+_log_options = (_read := _settings()).log
+app = build_celery("post-purchase", _read)
 app.conf.include = ["worker.tasks", "worker.upkeep"]
 
-#: Set in the worker's main process on shutdown and seen by its pool processes: tasks take nothing new.
-_stopping = multiprocessing.Event()
+#: One byte that a worker's processes share: its main process says in it that tasks take nothing new. Not an Event,
+#: whose lock would stay taken for ever by a process that is killed while it looks.
+_stopping = mmap.mmap(-1, 1)
+
+#: A task of this process was told to end: it finishes its calls in flight and takes nothing new.
+_told_to_end = False
+
+#: A worker's main process; None in a process that no worker started, or that shares no memory with it.
+_main_pid: int | None = None
+
 _services: dict[int, Services] = {}
-_tasks_running = 0
 
 
 def services() -> Services:
-    """Return the services of this process; a forked one makes its own."""
+    """Return the services of this process; a forked one makes its own.
+
+    What it inherited stays referenced and untouched: collecting it would close connections of the main process.
+    """
     found = _services.get(os.getpid())
     if found is None:
-        _services.clear()
-        found = _services[os.getpid()] = Services(load(), stopping=_stopping.is_set)
+        found = _services[os.getpid()] = Services(load(), stopping=lambda: _stopping[0] == 1 or _told_to_end)
 
     return found
 
 
 @contextmanager
 def at_work() -> Iterator[None]:
-    """Mark this process as in the middle of a task, which a SIGTERM lets end."""
-    global _tasks_running  # noqa: PLW0603  # one flag for one process, read by its signal handler
-    _tasks_running += 1
+    """Let a task end when its process is told to: supervisors signal the whole group, and its calls are in flight.
+
+    Only here, because the pool sets its own handler after every hook for the start of a process. A main process, and a
+    pool of threads, end after their tasks by themselves.
+    """
+    global _told_to_end  # noqa: PLW0603  # one flag for one process, set by its signal handler
+    if os.getpid() == _main_pid or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    _told_to_end = False
+    before = signal.signal(signal.SIGTERM, _end_after_task)
     try:
         yield
     finally:
-        _tasks_running -= 1
+        signal.signal(signal.SIGTERM, before)
 
 
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
-    configure(load(require_credentials=False).log)
+    configure(_log_options)
 
 
 @signals.worker_init.connect
 def _start(**_: Any) -> None:
     """Refuse to start with settings, accounts or a schema that cannot work, and say how to mend it."""
+    global _main_pid  # noqa: PLW0603  # known once the process knows that it is a worker
+    _main_pid = os.getpid()
+    configure(_log_options)  # Celery asks for it only after this
     try:
         found = services()
-        log.info("worker.starting", profile=found.settings.profile, accounts=sorted(found.accounts), desk=found.desk.name)
-        found.await_database(patience=DATABASE_PATIENCE)
+        log.info(
+            "worker.starting", profile=found.settings.profile, accounts=sorted(found.accounts), desk=found.desk.name
+        )
+        found.await_database(patience=timedelta(seconds=found.settings.database.patience_seconds))
     except PostPurchaseError as error:
         log.error("worker.not_started", problem=str(error))  # noqa: TRY400  # the message says it all
         raise SystemExit(2) from None
@@ -77,16 +108,9 @@ def _start(**_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def _stop(**_: Any) -> None:
-    _stopping.set()
-
-
-@signals.worker_process_init.connect
-def _start_pool_process(**_: Any) -> None:
-    """Let a task end when the whole process group is told to (supervisors do): its calls are in flight."""
-    signal.signal(signal.SIGTERM, _end_after_task)
+    _stopping[0] = 1
 
 
 def _end_after_task(_signal: int, _frame: Any) -> None:
-    _stopping.set()
-    if not _tasks_running:
-        raise SystemExit(0)
+    global _told_to_end  # noqa: PLW0603  # as above
+    _told_to_end = True

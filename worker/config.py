@@ -276,6 +276,7 @@ class DatabaseSettings(_Table):
     busy_timeout_seconds: Seconds
     statement_timeout_seconds: Seconds
     connect_timeout_seconds: Seconds
+    patience_seconds: Seconds
 
 
 class BrokerSettings(_Table):

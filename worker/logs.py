@@ -200,14 +200,14 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return {name: _redacted_field(name, value, _DEEPEST) for name, value in event.items()}
 
 
-def _redacted_field(name: str, value: object, depth: int) -> Any:  # noqa: ANN401 - a JSON value
+def _redacted_field(name: str, value: object, depth: int) -> Any:
     # That a secret is absent, or whether there is one, is no secret.
     if value is None or isinstance(value, bool) or not _means_a_secret(name):
         return _redacted(value, depth)
     return MASK
 
 
-def _redacted(value: object, depth: int) -> Any:  # noqa: ANN401 - a JSON value
+def _redacted(value: object, depth: int) -> Any:
     match value:
         case None | bool():
             return value

@@ -101,9 +101,7 @@ class CeleryPublisher:
             )
         except Exception as error:  # noqa: BLE001  # whatever it is, the commit stands and dispatch makes it good
             self._resumes = self._monotonic() + self._pause
-            log.warning(
-                "publish.failed", task=task, problem=type(error).__name__, left_to_dispatch_seconds=self._pause
-            )
+            log.warning("publish.failed", task=task, problem=type(error).__name__, left_to_dispatch_seconds=self._pause)
             return False
 
         return True

@@ -46,16 +46,16 @@ class Duty:
             counts = dict(self.run_once())
         except StoreUnavailable as error:
             self.failures += 1
-            log.warning(f"{self.name}.database_away", problem=str(error))
+            log.warning("upkeep.database_away", duty=self.name, problem=str(error))
         except Exception:
             self.failures += 1
-            log.exception(f"{self.name}.failed")
+            log.exception("upkeep.failed", duty=self.name)
         else:
             self.ticks += 1
             self.last_at = datetime.now(UTC).isoformat()
             self.last_counts = counts
             if any(counts.values()):
-                log.info(f"{self.name}.done", **counts)
+                log.info("upkeep.done", duty=self.name, **counts)
 
 
 def duties(of: Services) -> list[Duty]:
@@ -80,7 +80,7 @@ def keep_up(work: list[Duty], stop: threading.Event) -> None:
         now += pause
 
 
-class Upkeep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+class Upkeep(bootsteps.StartStopStep):
     """A thread in the worker's main process that ticks dispatch and sweep."""
 
     requires = frozenset({"celery.worker.components:Pool"})
@@ -109,7 +109,7 @@ class Upkeep(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no ty
     terminate = stop
 
 
-@inspect_command(name="post_purchase_upkeep")  # type: ignore[untyped-decorator]  # Celery has no types
+@inspect_command(name="post_purchase_upkeep")
 def show_upkeep(state: Any) -> dict[str, Any]:  # noqa: ARG001  # Celery's signature
     """Tell when this worker's upkeep last ticked; asked by `post-purchase check`."""
     return {

@@ -18,7 +18,6 @@ from typing import Any
 
 import structlog
 from celery import Celery
-from kombu import Queue
 from pydantic import SecretStr
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -169,9 +168,7 @@ class Services:
         """Act for a named operator who gives a reason."""
         return Operator(store=self.store, publisher=self.publisher, accounts=self.accounts, by=by, why=why)
 
-    def enqueue(
-        self, connection_or_session: Connection | Session | Any, commands: Sequence[Command]
-    ) -> list[Enqueued]:
+    def enqueue(self, connection_or_session: Connection | Session | Any, commands: Sequence[Command]) -> list[Enqueued]:
         """Store commands in the caller's transaction and publish them after its outermost commit."""
         connection = connection_of(connection_or_session)
         enqueued = enqueue(
@@ -281,7 +278,7 @@ def build_celery(name: str, settings: Settings, *, timeout: float | None = None)
 
 
 def _celery_settings(settings: Settings, timeout: float | None) -> dict[str, Any]:
-    """The settings of `shared` knowledge about Celery on Redis and RabbitMQ; see docs/decisions/0003."""
+    """Why each of these is what it is: docs/decisions/0003-celery-settings.md."""
     broker = settings.broker
     on_redis = broker.url.startswith(("redis", "rediss", "sentinel", "unix", "socket"))
     longest = settings.execute.pump_seconds + 2 * settings.http.total_timeout_seconds + settings.lease.seconds
@@ -299,7 +296,7 @@ def _celery_settings(settings: Settings, timeout: float | None) -> dict[str, Any
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_default_queue": EXECUTE_QUEUE,
-        "task_queues": [Queue(EXECUTE_QUEUE), Queue(UPKEEP_QUEUE)],
+        "task_queues": {EXECUTE_QUEUE: {}, UPKEEP_QUEUE: {}},
         "task_routes": {EXECUTE_TASK: {"queue": EXECUTE_QUEUE}, ESCALATE_TASK: {"queue": UPKEEP_QUEUE}},
         "task_time_limit": int(longest),
         "task_send_sent_event": False,

@@ -27,6 +27,7 @@ def _limit_locks() -> None:
 
 
 def upgrade() -> None:
+    """Make the tables."""
     _limit_locks()
     op.create_table(
         "post_purchase_command",
@@ -126,7 +127,8 @@ def upgrade() -> None:
         sa.Column("closed_at", _MOMENT),
         sa.CheckConstraint("(closed_at IS NOT NULL) = (state = 'closed')", name=op.f("ck_post_purchase_ticket_closed")),
         sa.CheckConstraint(
-            "reason IN ('credentials_refused', 'key_window_closed', 'ladder_exhausted', 'not_safe_to_retry', 'refused', 'refused_after_doubt')",
+            "reason IN ('credentials_refused', 'key_window_closed', 'ladder_exhausted', 'not_safe_to_retry', "
+            "'refused', 'refused_after_doubt')",
             name=op.f("ck_post_purchase_ticket_reason"),
         ),
         sa.CheckConstraint("state <> 'open' OR external_ref IS NOT NULL", name=op.f("ck_post_purchase_ticket_open")),
@@ -146,7 +148,8 @@ def upgrade() -> None:
         ["account", "reason"],
         unique=True,
         **_where(
-            "reason IN ('credentials_refused', 'key_window_closed', 'ladder_exhausted', 'not_safe_to_retry') AND state <> 'closed'"
+            "reason IN ('credentials_refused', 'key_window_closed', 'ladder_exhausted', 'not_safe_to_retry') "
+            "AND state <> 'closed'"
         ),
     )
     op.create_table(
@@ -225,6 +228,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop the tables."""
     _limit_locks()
     for table in ("outcome", "ticket_command", "attempt", "action", "ticket", "command"):
         op.drop_table(f"post_purchase_{table}")

@@ -1,3 +1,4 @@
+import structlog
 from structlog.testing import capture_logs
 
 from worker.desks.case_text import as_json
@@ -41,3 +42,15 @@ def test_the_reference_names_the_ticket(a_case_file):
     external_ref = LogDesk().open(a_case_file())
 
     assert "log:019ab3c4-0000-7000-8000-00000000000f" == external_ref
+
+
+def test_a_terminal_is_not_steered_by_what_others_wrote(a_case, a_case_file):
+    """A console prints short strings as they are; an escape in one could clear the screen of whoever watches."""
+    steering = "\x1b[2J\u202e"
+    hostile = a_case_file(a_case(account=steering, order_id=steering), account=steering)
+
+    with capture_logs() as events:
+        LogDesk().append(steering, hostile)
+
+    shown = structlog.dev.ConsoleRenderer(colors=False)(None, "warning", dict(events[0]))
+    assert {"\x1b", "\u202e"}.isdisjoint(shown)

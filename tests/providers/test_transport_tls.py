@@ -137,7 +137,8 @@ def test_a_handshake_that_stalls_means_not_sent(serve, open_transport, ask, answ
 
     answer = answer_to(transport, ask(f"https://localhost:{server.port}/captures"))
 
-    assert (answer.sent, answer.code) == (False, "tls_failed")
+    assert not answer.sent
+    assert answer.code in {"tls_failed", "connect_failed"}  # an older libcurl counts the handshake to the connection
 
 
 def test_a_server_that_speaks_no_tls_means_not_sent(serve, transport, ask, answer_to):

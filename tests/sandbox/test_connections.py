@@ -130,6 +130,18 @@ def test_a_client_that_goes_away_early_leaves_no_request(sandbox, shop, order_id
     assert ["GET"] == [request["method"] for request in sandbox.requests()]
 
 
+def test_half_a_request_gets_no_answer(sandbox, head):
+    """An answer to what never fully arrived could be taken for a definite one."""
+    address = urlsplit(sandbox.base_url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as wire:
+        wire.sendall(head + b"Content-Length: 23\r\n\r\n{")
+        wire.shutdown(socket.SHUT_WR)
+        received = wire.recv(65536)
+
+    assert b"" == received
+    assert [] == sandbox.requests()
+
+
 def test_an_old_client_is_answered_and_its_connection_closed(raw):
     """HTTP/1.0 knows no kept-alive connections."""
     received = raw(b"GET /elsewhere HTTP/1.0\r\n\r\n")

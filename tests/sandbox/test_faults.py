@@ -39,9 +39,10 @@ def test_a_reset_reads_the_request_and_tears_the_connection_down(sandbox, shop, 
     """The client cannot tell the two cases apart."""
     sandbox.fault("reset", executed=executed)
 
-    with pytest.raises(ConnectionResetError):
+    with pytest.raises(ConnectionResetError) as caught:
         shop.capture(order_id, 1_000)
 
+    assert ConnectionResetError is caught.type  # a mere close would be its subclass `RemoteDisconnected`
     assert effects == amounts(sandbox)
 
 

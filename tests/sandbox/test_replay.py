@@ -95,6 +95,20 @@ def test_a_key_is_honoured_for_24_hours_from_its_first_use(sandbox, shop, order_
     assert [1, 2] == [in_time, len(sandbox.effects())]
 
 
+def test_the_window_runs_from_the_first_use_and_not_from_its_answer(sandbox, shop, order_id, until):
+    """A slow answer does not prolong the protection, so the age of the first attempt is what counts."""
+    sandbox.fault("delay", seconds=0.5)
+    shop.begin("POST", f"/ordermanagement/v1/orders/{order_id}/captures", {"captured_amount": 1_000}, key="key-1")
+    until(sandbox.requests)
+    sandbox.advance(DAY - 60)
+    shop.end()
+    sandbox.advance(61)
+
+    shop.capture(order_id, 1_000, key="key-1")
+
+    assert 2 == len(sandbox.effects())
+
+
 def test_a_forgotten_key_starts_a_window_of_its_own(sandbox, shop, order_id, new_key):
     """After 24 hours the key is as good as new, for another 24 hours."""
     key = new_key()

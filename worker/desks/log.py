@@ -39,5 +39,5 @@ class LogDesk:
 
 
 def _fields(case_file: CaseFile) -> dict[str, Any]:
-    # A console prints plain strings as they are, so a line break in an account's name would forge a line.
+    # A console prints strings without spaces as they are: an escape in an account's name would steer the terminal.
     return {name: one_line(value) if isinstance(value, str) else value for name, value in as_json(case_file).items()}

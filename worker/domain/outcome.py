@@ -2,7 +2,7 @@
 
 Decides the seven meanings an attempt can end with. Leaves to each provider which answer means what (a
 literal table beside its requests) and to `ladder` what follows from a meaning. `not_now` and
-`unauthorized` are ours: see docs/decisions/0002-seven-outcomes.md.
+`unauthorized` are ours: see docs/decisions/0001-seven-outcomes.md.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 #: on it may be lost.
 IDLE_SECONDS = 45
 
-#: As many commands as one account may have in flight, and some. libcurl's own limit follows the number of requests
-#: under way, so it would close most connections at the end of each batch.
+#: As many commands as one account may have in flight, and some. Older libcurls let their own limit follow the number
+#: of requests under way, and so close most connections after a batch.
 IDLE_CONNECTIONS = 256
 
 #: Where systems keep the authorities they trust, for a Python whose own OpenSSL was built for another system.

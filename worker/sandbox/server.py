@@ -120,7 +120,7 @@ class _Connection:
         """Take request after request until either side has enough."""
         self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
         try:
-            while not self._is_last and (request := await self._receive()) is not None:
+            while (request := await self._receive()) is not None:
                 self.is_busy = True
                 await self._deliver(await respond(request), to=request)
                 self.is_busy = False

@@ -81,9 +81,7 @@ def enqueue(
     return [_answer(each, first, known) for each in offered]
 
 
-def _offer(
-    command: Command, kinds: Mapping[str, Collection[type[Command]]], reserve: Callable[[], bool]
-) -> NewCommand:
+def _offer(command: Command, kinds: Mapping[str, Collection[type[Command]]], reserve: Callable[[], bool]) -> NewCommand:
     taken = kinds.get(command.account)
     if taken is None:
         raise UnknownAccount(command.account, sorted(kinds))

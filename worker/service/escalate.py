@@ -64,9 +64,7 @@ class Escalator:
             return self._postpone(work, str(error))
 
         with self.store.begin() as transaction:
-            transaction.land_ticket(
-                work, desk=self.desk.name, external_ref=external_ref, next_in=self.append_interval
-            )
+            transaction.land_ticket(work, desk=self.desk.name, external_ref=external_ref, next_in=self.append_interval)
         log.info(
             "ticket.told", ticket_id=str(ticket_id), desk=self.desk.name, external_ref=external_ref, total=work.total
         )

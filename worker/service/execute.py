@@ -180,9 +180,7 @@ class _Task:
         try:
             with self.x.store.begin() as transaction:
                 kept = self._admit(transaction, held, requests)
-                opened = transaction.open_attempts(
-                    [each for each in held if each.id not in kept], holder=self.x.holder
-                )
+                opened = transaction.open_attempts([each for each in held if each.id not in kept], holder=self.x.holder)
                 recorded = record(transaction, list(kept.values()), desk=self.x.desk)
         except StoreUnavailable as error:
             # Nothing was sent. The leases run out, and sweep hands the commands back.
@@ -331,7 +329,7 @@ class _Task:
                     recorded = record(transaction, decided, desk=self.x.desk)
             except StoreUnavailable as error:
                 if self.x.monotonic() > max(self.lease_ends[each.held.id] for each in ended):
-                    log.error("execute.not_recorded", commands=[str(each.held.id) for each in ended])
+                    log.error("execute.not_recorded", commands=len(ended))  # noqa: TRY400  # logged with each try
                     return
                 log.warning("execute.database_away", step="record", problem=str(error))
                 self.x.wait(_RECORD_PAUSE)
@@ -369,6 +367,4 @@ class _Task:
         ]
         if waiting:
             now = max(each.ended_at for each in written)
-            hand_out(
-                self.x.publisher, waiting, now=now, size=self.limits.message, tries=self.x.fallback.tries
-            )
+            hand_out(self.x.publisher, waiting, now=now, size=self.limits.message, tries=self.x.fallback.tries)

@@ -52,6 +52,4 @@ def _messages(due: Sequence[Due], *, now: datetime, size: int, tries: int) -> It
 
 
 def _label(due: Due, tries: int) -> str:
-    return command_label(
-        kind=due.kind, account=due.account, order_id=due.order_id, failures=due.failures, tries=tries
-    )
+    return command_label(kind=due.kind, account=due.account, order_id=due.order_id, failures=due.failures, tries=tries)

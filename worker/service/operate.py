@@ -55,7 +55,9 @@ class Operator:
         with self.store.begin() as transaction:
             command = _locked(transaction, command_id)
             if command.state is not State.ESCALATED:
-                raise VerbRefused("retry", command_id, f"it is {command.state}; only an escalated command can be retried")
+                raise VerbRefused(
+                    "retry", command_id, f"it is {command.state}; only an escalated command can be retried"
+                )
             account = self.accounts.get(command.account)
             if account is None:
                 raise VerbRefused("retry", command_id, f"account {command.account!r} is not configured")
@@ -88,7 +90,7 @@ class Operator:
                 case State.REJECTED:
                     transaction.note_action(self._action(command, "resolve"))
                 case _:
-                    why = f"it is {command.state}; only an escalated command, or the ticket of a rejected one, can be resolved"
+                    why = f"it is {command.state}; only an escalated command or a rejected one's ticket can be resolved"
                     raise VerbRefused("resolve", command_id, why)
             transaction.close_links([command_id])
 
@@ -104,7 +106,9 @@ class Operator:
         with self.store.begin() as transaction:
             command = _locked(transaction, command_id)
             if command.state not in {State.PENDING, State.ESCALATED}:
-                raise VerbRefused("cancel", command_id, f"it is {command.state}; only a pending or escalated one can be")
+                raise VerbRefused(
+                    "cancel", command_id, f"it is {command.state}; only a pending or escalated one can be"
+                )
             if command.state is State.PENDING and command.in_doubt:
                 why = "an attempt of it is in doubt and may have been carried out; wait for its retry or its ticket"
                 raise VerbRefused("cancel", command_id, why)

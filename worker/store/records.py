@@ -7,7 +7,7 @@ Decides how a list of values becomes a FROM clause on PostgreSQL (`jsonb_to_reco
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -42,11 +42,6 @@ def encode(dialect: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     convert = _sqlite if dialect == "sqlite" else _postgresql
 
     return {ROWS: json.dumps(list(rows), default=convert, separators=(",", ":"))}
-
-
-def identifiers(dialect: str, ids: Sequence[UUID]) -> dict[str, str]:
-    """Return the parameter for `records` with the one column `id`."""
-    return encode(dialect, ({"id": each} for each in ids))
 
 
 def _postgresql(value: Any) -> str:

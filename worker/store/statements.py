@@ -1,7 +1,7 @@
-"""Every statement of the project, in the order of a command's life: enqueue, claim, send, record, hand out,
-sweep, tell people, operate, look.
+"""Every statement of the project, in the order of a command's life.
 
-Decides what is read and written, under which guard. Every write out of `executing` names the fence
+Enqueue, claim, send, record, tickets, dispatch and sweep, escalate, operate, look. Decides
+what is read and written, under which guard. Every write out of `executing` names the fence
 (`state = 'executing' AND claims = :mine`) and returns what it wrote. Leaves decisions to the services and
 connections to `engine`. Statements are built once per dialect, so SQLAlchemy compiles each once.
 """
@@ -19,15 +19,11 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Connection,
-    CursorResult,
     Delete,
-    FromClause,
     Insert,
     Integer,
-    Row,
     Select,
     String,
-    Text,
     Update,
     Uuid,
     and_,
@@ -68,7 +64,7 @@ from ..ports import (
     TicketWork,
 )
 from .clock import Clock
-from .records import encode, identifiers, records
+from .records import encode, records
 from .schema import (
     EXECUTING,
     IS_UNFINISHED,
@@ -320,7 +316,7 @@ def _open_incident(dialect: str) -> Insert:
 
 
 @cache
-def _lock_incident() -> Select[tuple[UUID]]:
+def _lock_incident() -> Select[Any]:
     """Find the open incident and keep it from being closed meanwhile."""
     return (
         select(ticket.c.id)
@@ -334,7 +330,7 @@ def _lock_incident() -> Select[tuple[UUID]]:
 
 
 @cache
-def _lock_own_ticket() -> Select[tuple[UUID]]:
+def _lock_own_ticket() -> Select[Any]:
     """Find the open ticket of one command under one reason."""
     return (
         select(ticket.c.id)
@@ -381,7 +377,7 @@ def _close_links() -> Update:
 
 
 @cache
-def _lock_tickets() -> Select[tuple[UUID]]:
+def _lock_tickets() -> Select[Any]:
     """Keep others from linking to tickets that may be about to close."""
     return (
         select(ticket.c.id)
@@ -420,7 +416,7 @@ def _close_empty_tickets() -> Update:
 
 
 @cache
-def _handed_out() -> Select[tuple[int]]:
+def _handed_out() -> Select[Any]:
     """Count due rows that were handed to the broker and not claimed yet, as far as the window reaches."""
     rows = (
         select(literal_column("1"))
@@ -570,7 +566,7 @@ def _untold_commands() -> Select[Any]:
 
 
 @cache
-def _open_links() -> Select[tuple[int]]:
+def _open_links() -> Select[Any]:
     """Count the undecided commands of a ticket."""
     return select(func.count()).where(
         ticket_command.c.ticket_id == bindparam("ticket_id", type_=Uuid()), ticket_command.c.closed_at.is_(None)
@@ -739,14 +735,14 @@ class SqlTransaction:
         """Find or open the incident; repeated, because another may close it in between."""
         while True:
             self._connection.execute(_open_incident(self._dialect), self._ticket_row(escalation, desk))
-            found = self._connection.scalar(
+            found: UUID | None = self._connection.scalar(
                 _lock_incident(), {"account": escalation.account, "reason": escalation.reason.value}
             )
             if found is not None:
                 return found
 
     def _own_ticket(self, escalation: Escalation, desk: str) -> UUID:
-        found = self._connection.scalar(
+        found: UUID | None = self._connection.scalar(
             _lock_own_ticket(), {"command_id": escalation.command_id, "reason": escalation.reason.value}
         )
         if found is not None:
@@ -997,11 +993,13 @@ class SqlTransaction:
 
     def oldest_due_at(self) -> datetime | None:
         """When the longest-waiting due command became due: the age that tells whether anybody works."""
-        return self._connection.scalar(
+        oldest: datetime | None = self._connection.scalar(
             select(func.min(command.c.due_at, type_=UtcDateTime())).where(
                 _pending(), command.c.due_at <= self.now, ~_is_held_back()
             )
         )
+
+        return oldest
 
 
 # --- rows and values ---------------------------------------------------------------------------------------
@@ -1032,7 +1030,7 @@ def _new_row(new: NewCommand) -> dict[str, Any]:
     }
 
 
-def _stored(row: Row[Any]) -> StoredCommand:
+def _stored(row: Any) -> StoredCommand:
     fields = dict(row._mapping)  # noqa: SLF001  # public in SQLAlchemy
     fields["state"] = State(fields["state"])
     fields["problem"] = _problem(fields["problem"])
@@ -1040,7 +1038,7 @@ def _stored(row: Row[Any]) -> StoredCommand:
     return StoredCommand(**fields)
 
 
-def _held_fields(row: Row[Any]) -> dict[str, Any]:
+def _held_fields(row: Any) -> dict[str, Any]:
     return {
         "id": row.id,
         "account": row.account,
@@ -1061,7 +1059,7 @@ def _held_fields(row: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _held(row: Row[Any]) -> Held:
+def _held(row: Any) -> Held:
     return Held(**_held_fields(row))
 
 
@@ -1121,7 +1119,7 @@ def _problem(stored: Mapping[str, Any] | None) -> Problem | None:
     return None if stored is None else Problem(**stored)
 
 
-def _ticket_line(row: Row[Any]) -> TicketLine:
+def _ticket_line(row: Any) -> TicketLine:
     fields = dict(row._mapping)  # noqa: SLF001  # public in SQLAlchemy
     fields["reason"] = Reason(fields["reason"])
     fields["state"] = TicketState(fields["state"])

