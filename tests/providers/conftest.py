@@ -156,32 +156,27 @@ class Server:
             self.script(line)
 
 
+def _answering(raw: bytes) -> Callable[[Line], None]:
+    def script(line: Line) -> None:
+        while line.read_request():
+            line.send(raw)
+
+    return script
+
+
 @pytest.fixture
 def serve():
     servers = []
 
-    def start(script, *, tls=None):
-        servers.append(Server(script=script, tls=tls).start())
+    def start(does: Callable[[Line], None] | bytes, *, tls=None):
+        """Start a server that follows a script, or gives every request the same answer."""
+        servers.append(Server(script=_answering(does) if isinstance(does, bytes) else does, tls=tls).start())
         return servers[-1]
 
     yield start
 
     for server in servers:
         server.close()
-
-
-@pytest.fixture
-def always():
-    """A script that gives every request of a connection the same answer."""
-
-    def script_of(raw: bytes) -> Callable[[Line], None]:
-        def script(line: Line) -> None:
-            while line.read_request():
-                line.send(raw)
-
-        return script
-
-    return script_of
 
 
 @pytest.fixture

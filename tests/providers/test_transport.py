@@ -33,7 +33,6 @@ def full_backlog():
         client.settimeout(0)
         client.connect_ex(listener.getsockname())
         waiting.append(client)
-    time.sleep(0.05)
 
     yield listener.getsockname()[1]
 
@@ -45,9 +44,9 @@ def full_backlog():
 # --- what goes out -----------------------------------------------------------------------------------------
 
 
-def test_a_request_arrives_as_it_was_built(serve, always, transport, ask, answer_to):
+def test_a_request_arrives_as_it_was_built(serve, transport, ask, answer_to):
     """A provider compares headers and bytes, so not one of them may be changed on the way."""
-    server = serve(always(DONE))
+    server = serve(DONE)
     body = b'{"description":"a\x00b\xc3\xa4"}'
     headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "post-purchase-worker/1"}
 
@@ -69,9 +68,9 @@ def test_a_request_arrives_as_it_was_built(serve, always, transport, ask, answer
     }
 
 
-def test_a_post_without_a_body_announces_that_it_is_empty(serve, always, transport, ask, answer_to):
+def test_a_post_without_a_body_announces_that_it_is_empty(serve, transport, ask, answer_to):
     """Servers answer 411 to a POST of unknown length, and an empty body has no type."""
-    server = serve(always(DONE))
+    server = serve(DONE)
 
     answer_to(transport, ask(f"{server.url}/cancel", headers={}, body=None))
 
@@ -80,9 +79,9 @@ def test_a_post_without_a_body_announces_that_it_is_empty(serve, always, transpo
     assert request.all("content-type") == request.all("transfer-encoding") == []
 
 
-def test_a_get_after_a_post_on_the_same_handle_has_no_body(serve, always, transport, ask, answer_to):
+def test_a_get_after_a_post_on_the_same_handle_has_no_body(serve, transport, ask, answer_to):
     """Handles are used again; nothing of the last request may stay behind."""
-    server = serve(always(DONE))
+    server = serve(DONE)
     answer_to(transport, ask(f"{server.url}/captures"))
 
     answer_to(transport, ask(f"{server.url}/captures", method="GET", headers={}, body=None))
@@ -93,9 +92,9 @@ def test_a_get_after_a_post_on_the_same_handle_has_no_body(serve, always, transp
     assert request.all("klarna-idempotency-key") == []
 
 
-def test_a_long_body_is_sent_without_asking_first(serve, always, transport, ask, answer_to):
+def test_a_long_body_is_sent_without_asking_first(serve, transport, ask, answer_to):
     """An `Expect: 100-continue` costs a second with servers that do not know it, and proxies refuse it."""
-    server = serve(always(DONE))
+    server = serve(DONE)
     body = b"x" * 2_000_000
 
     answer_to(transport, ask(f"{server.url}/captures", body=body))
@@ -105,9 +104,9 @@ def test_a_long_body_is_sent_without_asking_first(serve, always, transport, ask,
     assert request.body == body
 
 
-def test_cookies_are_not_kept(serve, always, transport, ask, answer_to):
+def test_cookies_are_not_kept(serve, transport, ask, answer_to):
     """Requests of different commands have nothing to do with each other."""
-    server = serve(always(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 0\r\n\r\n"))
+    server = serve(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Path=/\r\nContent-Length: 0\r\n\r\n")
     answer_to(transport, ask(f"{server.url}/one"))
 
     answer_to(transport, ask(f"{server.url}/two"))
@@ -115,9 +114,9 @@ def test_cookies_are_not_kept(serve, always, transport, ask, answer_to):
     assert server.requests[1].all("cookie") == []
 
 
-def test_a_proxy_of_the_environment_is_not_used(serve, always, transport, ask, answer_to, monkeypatch):
+def test_a_proxy_of_the_environment_is_not_used(serve, transport, ask, answer_to, monkeypatch):
     """Credentials must not pass through whatever a shell profile happens to name."""
-    proxy, server = serve(always(DONE)), serve(always(DONE))
+    proxy, server = serve(DONE), serve(DONE)
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, proxy.url)
     monkeypatch.delenv("no_proxy", raising=False)
@@ -128,11 +127,11 @@ def test_a_proxy_of_the_environment_is_not_used(serve, always, transport, ask, a
     assert (len(server.requests), proxy.connections) == (1, 0)
 
 
-def test_a_redirect_is_not_followed_and_credentials_stay_where_they_belong(serve, always, transport, ask, answer_to):
+def test_a_redirect_is_not_followed_and_credentials_stay_where_they_belong(serve, transport, ask, answer_to):
     """A redirect to another host would hand it the account's credentials and the command."""
-    elsewhere = serve(always(DONE))
+    elsewhere = serve(DONE)
     server = serve(
-        always(f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {elsewhere.url}/x\r\nContent-Length: 0\r\n\r\n".encode())
+        f"HTTP/1.1 307 Temporary Redirect\r\nLocation: {elsewhere.url}/x\r\nContent-Length: 0\r\n\r\n".encode()
     )
 
     answer = answer_to(transport, ask(f"{server.url}/captures"))
@@ -156,7 +155,7 @@ def test_a_redirect_is_not_followed_and_credentials_stay_where_they_belong(serve
         "http://10.0.0.1/x",
         "http://[::2]/x",
         "https://user:pass@api.klarna.com/x",
-        "HTTPS://api.klarna.com/x",
+        "HTTP://api.klarna.com/x",
         "https:///x",
         "ftp://127.0.0.1/x",
         "file:///etc/passwd",
@@ -180,9 +179,9 @@ def test_a_refused_address_is_named_without_the_credentials_in_it(transport, ask
     assert "hunter2" not in str(refused.value) + repr(refused.value) + refused.value.origin
 
 
-def test_an_address_that_was_safe_once_does_not_vouch_for_a_longer_one(serve, always, transport, ask, answer_to):
+def test_an_address_that_was_safe_once_does_not_vouch_for_a_longer_one(serve, transport, ask, answer_to):
     """Safe origins are remembered, and a remembered prefix must not let another host through."""
-    server = serve(always(DONE))
+    server = serve(DONE)
     answer_to(transport, ask(f"{server.url}/x"))
 
     with pytest.raises(UnsafeAddress):
@@ -191,10 +190,10 @@ def test_an_address_that_was_safe_once_does_not_vouch_for_a_longer_one(serve, al
         transport.send(uuid4(), ask(f"{server.url}@"))
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_plain_http_to_this_machine_is_allowed(serve, always, transport, ask, answer_to, host):
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LocalHost"])
+def test_plain_http_to_this_machine_is_allowed(serve, transport, ask, answer_to, host):
     """The sandbox and tests run without certificates."""
-    server = serve(always(DONE))
+    server = serve(DONE)
 
     answer = answer_to(transport, ask(f"http://{host}:{server.port}/x"))
 
@@ -216,13 +215,11 @@ def test_a_header_that_would_break_out_of_its_line_is_refused(transport, ask, va
 # --- what comes back ---------------------------------------------------------------------------------------
 
 
-def test_header_names_come_in_lower_case_and_repeated_ones_joined(serve, always, transport, ask, answer_to):
+def test_header_names_come_in_lower_case_and_repeated_ones_joined(serve, transport, ask, answer_to):
     """Tables look headers up by one spelling."""
     server = serve(
-        always(
-            b"HTTP/1.1 201 Created\r\nCAPTURE-ID:  abc \r\nX-RateLimit-Limit: 40\r\nx-ratelimit-limit: 100\r\n"
-            b"X-Empty:\r\nContent-Length: 2\r\n\r\n{}"
-        )
+        b"HTTP/1.1 201 Created\r\nCAPTURE-ID:  abc \r\nX-RateLimit-Limit: 40\r\nx-ratelimit-limit: 100\r\n"
+        b"X-Empty:\r\nContent-Length: 2\r\n\r\n{}"
     )
 
     answer = answer_to(transport, ask(f"{server.url}/captures"))
@@ -234,13 +231,11 @@ def test_header_names_come_in_lower_case_and_repeated_ones_joined(serve, always,
     )
 
 
-def test_interim_answers_are_passed_over(serve, always, transport, ask, answer_to):
+def test_interim_answers_are_passed_over(serve, transport, ask, answer_to):
     """Only the last block of headers belongs to the answer."""
     server = serve(
-        always(
-            b"HTTP/1.1 100 Continue\r\nCapture-Id: no\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
-            b"HTTP/1.1 201 Created\r\nCapture-Id: yes\r\nContent-Length: 0\r\n\r\n"
-        )
+        b"HTTP/1.1 100 Continue\r\nCapture-Id: no\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+        b"HTTP/1.1 201 Created\r\nCapture-Id: yes\r\nContent-Length: 0\r\n\r\n"
     )
 
     answer = answer_to(transport, ask(f"{server.url}/captures"))
@@ -248,12 +243,11 @@ def test_interim_answers_are_passed_over(serve, always, transport, ask, answer_t
     assert answer == Answer(status=201, headers={"capture-id": "yes", "content-length": "0"}, body=b"")
 
 
-def test_trailers_are_not_taken_for_headers(serve, always, transport, ask, answer_to):
+def test_trailers_are_not_taken_for_headers(serve, transport, ask, answer_to):
     """What stands behind the body was written by someone who may no longer know what stands before it."""
     server = serve(
-        always(
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nKlarna-Correlation-Id: late\r\n\r\n"
-        )
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nKlarna-Correlation-Id: late\r\n"
+        b"HTTP/1.1 500 x: y\r\n\r\n"
     )
 
     answer = answer_to(transport, ask(f"{server.url}/captures"))
@@ -261,10 +255,10 @@ def test_trailers_are_not_taken_for_headers(serve, always, transport, ask, answe
     assert answer == Answer(status=200, headers={"transfer-encoding": "chunked"}, body=b"{}")
 
 
-def test_nothing_of_an_earlier_answer_stays_behind(serve, always, transport, ask, answer_to, unused_port):
+def test_nothing_of_an_earlier_answer_stays_behind(serve, transport, ask, answer_to, unused_port):
     """Handles are used again; an id of another command would be a wrong id."""
-    full = serve(always(b"HTTP/1.1 201 Created\r\nCapture-Id: abc\r\nContent-Length: 3\r\n\r\nabc"))
-    plain = serve(always(DONE))
+    full = serve(b"HTTP/1.1 201 Created\r\nCapture-Id: abc\r\nContent-Length: 3\r\n\r\nabc")
+    plain = serve(DONE)
     answer_to(transport, ask(f"{full.url}/captures"))
 
     refused = answer_to(transport, ask(f"http://127.0.0.1:{unused_port}/captures"))
@@ -329,14 +323,19 @@ def test_a_server_that_hangs_up_before_answering_leaves_it_sent(serve, transport
     assert len(server.requests) == 1
 
 
-def test_a_server_that_hangs_up_without_reading_leaves_it_sent(serve, transport, ask, answer_to):
-    """The connection was up, and from here nobody can tell what was read."""
-    server = serve(lambda line: line.reset())
+def test_a_server_that_hangs_up_in_the_middle_of_the_request_leaves_it_sent(serve, transport, ask, answer_to):
+    """The connection was up, and from here nobody can tell how much was read and acted on."""
 
-    answer = answer_to(transport, ask(f"{server.url}/captures"))
+    def script(line):
+        line.read(1000)
+        line.reset()
+
+    server = serve(script)
+
+    answer = answer_to(transport, ask(f"{server.url}/captures", body=b"x" * 20_000_000))
 
     assert answer.sent
-    assert answer.code in {"reset", "send_failed", "no_answer"}
+    assert answer.code in {"reset", "send_failed"}
 
 
 def test_a_reset_before_the_answer_leaves_it_sent(serve, transport, ask, answer_to):
@@ -400,18 +399,19 @@ def _then_leave(line):
 
 
 @pytest.mark.parametrize(
-    ("raw", "leave"),
+    "breaking_off",
     [
-        pytest.param(b"Content-Length: 100\r\n\r\n{", _then_leave, id="shorter than announced"),
-        pytest.param(b"Content-Length: 100\r\n\r\n{", lambda line: line.reset(), id="reset in the body"),
-        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n5\r\n{", _then_leave, id="within a chunk"),
-        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", _then_leave, id="last chunk missing"),
-        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nzz\r\n", _then_leave, id="garbage for a chunk"),
-        pytest.param(b"Content-Type: application/js", _then_leave, id="within the headers"),
+        pytest.param((b"Content-Length: 100\r\n\r\n{", _then_leave), id="shorter than announced"),
+        pytest.param((b"Content-Length: 100\r\n\r\n{", lambda line: line.reset()), id="reset in the body"),
+        pytest.param((b"Transfer-Encoding: chunked\r\n\r\n5\r\n{", _then_leave), id="within a chunk"),
+        pytest.param((b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", _then_leave), id="last chunk missing"),
+        pytest.param((b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nzz\r\n", _then_leave), id="garbage for a chunk"),
+        pytest.param((b"Content-Type: application/js", _then_leave), id="within the headers"),
     ],
 )
-def test_an_answer_that_breaks_off_keeps_its_status(serve, transport, ask, answer_to, raw, leave):
+def test_an_answer_that_breaks_off_keeps_its_status(serve, transport, ask, answer_to, breaking_off):
     """A 201 whose body is cut off still says that the capture was made."""
+    raw, leave = breaking_off
 
     def script(line):
         line.read_request()
@@ -489,10 +489,10 @@ def test_a_body_at_the_limit_is_complete(serve, transport, ask, answer_to):
     assert (len(answer.body), answer.complete) == (MAX_BODY_BYTES, True)
 
 
-def test_the_limit_counts_for_each_body_anew(serve, always, transport, ask, answer_to):
+def test_the_limit_counts_for_each_body_anew(serve, transport, ask, answer_to):
     """Handles are used again; what earlier answers took up is free by then."""
     length = MAX_BODY_BYTES * 2 // 3
-    server = serve(always(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + b"x" * length))
+    server = serve(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + b"x" * length)
 
     answers = [answer_to(transport, ask(f"{server.url}/orders")) for _ in range(3)]
 
@@ -509,9 +509,9 @@ def _dies_at_the_second_request(line):
     line.read_request()
 
 
-def test_a_kept_connection_is_used_again(serve, always, transport, ask, answer_to):
+def test_a_kept_connection_is_used_again(serve, transport, ask, answer_to):
     """A new connection per command would cost a handshake each."""
-    server = serve(always(DONE))
+    server = serve(DONE)
 
     for _ in range(5):
         answer_to(transport, ask(f"{server.url}/captures"))
@@ -541,9 +541,9 @@ def test_a_request_that_must_not_be_repeated_and_gets_no_answer_was_sent_once(se
     assert len(server.requests) == 1
 
 
-def test_a_connection_of_a_request_that_must_not_be_repeated_is_not_kept(serve, always, transport, ask, answer_to):
+def test_a_connection_of_a_request_that_must_not_be_repeated_is_not_kept(serve, transport, ask, answer_to):
     """Nothing may ride on a connection whose end would be in doubt."""
-    server = serve(always(DONE))
+    server = serve(DONE)
     answer_to(transport, ask(f"{server.url}/unkeyed", repeatable=False))
 
     answer_to(transport, ask(f"{server.url}/keyed"))
@@ -629,7 +629,7 @@ def test_answers_come_back_under_their_own_tags(serve, transport, ask, collect_a
 
 
 def test_connections_stay_open_in_quiet_times(serve, transport, ask, answer_to, collect_all):
-    """Left to itself, an older libcurl closes one with each lone request after a batch, and the next opens them anew."""
+    """Left to itself, an older libcurl closes one with each lone request after a batch, and opens them anew later."""
     batch = 50
     together = threading.Barrier(batch)
 
@@ -654,9 +654,9 @@ def test_connections_stay_open_in_quiet_times(serve, transport, ask, answer_to, 
     assert (len(server.requests), server.connections) == (3 * batch, batch)
 
 
-def test_more_than_a_thousand_open_files_do_no_harm(serve, always, open_transport, ask, answer_to):
+def test_more_than_a_thousand_open_files_do_no_harm(serve, open_transport, ask, answer_to):
     """`select` fails, or worse, above file descriptor 1023, and a host process may have that many open."""
-    server = serve(always(DONE))
+    server = serve(DONE)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(2048, hard), hard) if soft < 2048 else (soft, hard))
     null = os.open(os.devnull, os.O_RDONLY)
@@ -719,9 +719,9 @@ def test_collect_does_not_wait_when_nothing_is_in_flight(transport):
     assert time.monotonic() - started < 5.0
 
 
-def test_a_look_without_waiting_gets_things_done(serve, always, transport, ask):
+def test_a_look_without_waiting_gets_things_done(serve, transport, ask):
     """`collect(0)` is how a busy caller drives its requests."""
-    server = serve(always(DONE))
+    server = serve(DONE)
     transport.send(uuid4(), ask(f"{server.url}/captures"))
 
     ended, give_up_at = [], time.monotonic() + 10
@@ -752,16 +752,22 @@ def test_closing_gives_up_what_is_in_flight(serve, open_transport, ask):
     assert transport.in_flight == 0
 
 
-def test_the_authorization_shows_nowhere(serve, always, transport, ask, answer_to, caplog, capfd, unused_port):
-    """Whoever reads logs, errors or a debugger's output must not be able to act for the shop."""
+@pytest.fixture
+def shown(caplog, capfd):
+    """Whatever the program has logged and printed so far."""
     caplog.set_level(logging.DEBUG)
-    server = serve(always(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"))
+    return lambda: (caplog.text, *capfd.readouterr())
+
+
+def test_the_authorization_shows_nowhere(serve, transport, ask, answer_to, shown):
+    """Whoever reads logs, errors or a debugger's output must not be able to act for the shop."""
+    server = serve(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
     request = ask(f"{server.url}/captures", authorization=SECRET)
 
     answer = answer_to(transport, request)
-    refused = answer_to(transport, ask(f"http://127.0.0.1:{unused_port}/captures", authorization=SECRET))
+    server.close()
+    refused = answer_to(transport, request)
 
     assert server.requests[0].all("authorization") == [SECRET]
-    printed = capfd.readouterr()
-    shown = (request, answer, refused, transport, vars(transport), caplog.text, printed)
-    assert SECRET.split()[1] not in "".join(map(repr, shown))
+    everything = (request, answer, refused, transport, vars(transport), *shown())
+    assert SECRET.split()[1] not in "".join(map(repr, everything))

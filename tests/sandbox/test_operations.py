@@ -301,9 +301,10 @@ def test_an_absent_merchant_reference_stays_as_it_was(shop, order_id):
 
 
 def test_a_refund_is_booked_against_the_capture_that_its_lines_come_from(shop, order_id):
-    """Klarna allocates by the lines' references; without lines a refund stays with the order."""
+    """Klarna allocates by the lines' references; without its lines, or beyond it, a refund stays with the order."""
     shop.capture(order_id, 5_000, order_lines=[LINE])
-    shop.capture(order_id, 2_000)
+    shop.capture(order_id, 5_000)
+    shop.refund(order_id, 4_000, order_lines=[LINE])
     shop.refund(order_id, 4_000, order_lines=[LINE])
     shop.refund(order_id, 500)
     shop.refund(order_id, 100, order_lines=[{**LINE, "reference": "shoe", "total_amount": 100}])
@@ -311,4 +312,4 @@ def test_a_refund_is_booked_against_the_capture_that_its_lines_come_from(shop, o
     order = shop.order(order_id).json
 
     assert [4_000, 0] == [capture["refunded_amount"] for capture in order["captures"]]
-    assert 4_600 == order["refunded_amount"]
+    assert 8_600 == order["refunded_amount"]

@@ -148,6 +148,13 @@ class Given:
         """A command whose lease is held and that has not been sent."""
         return self.claim(self.one(**fields))
 
+    def held_many(self, count: int, **fields: Any) -> list[Held]:
+        """Commands whose leases are held, in the order in which they were stored."""
+        ids = self.pending(count, **fields)
+        held = {each.id: each for each in self.store.claim(ids, limit=count, lease=LEASE)}
+
+        return [held[each] for each in ids]
+
     def claim(self, command_id: UUID) -> Held:
         (held,) = self.store.claim([command_id], limit=1, lease=LEASE)
 
@@ -162,6 +169,12 @@ class Given:
             (opened,) = transaction.open_attempts([held], holder="host:1")
 
         return opened
+
+    def sent_many(self, count: int, **fields: Any) -> list[Held]:
+        """Commands whose leases are held and whose attempts are open."""
+        held = self.held_many(count, **fields)
+        with self.store.begin() as transaction:
+            return list(transaction.open_attempts(held, holder="host:1"))
 
     def ended(self, held: Held, outcome: Outcome, *, late: bool = False) -> None:
         with self.store.begin() as transaction:

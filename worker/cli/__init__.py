@@ -7,6 +7,7 @@ does. Nothing heavy is imported before a command runs: `--help` must be quick.
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -22,7 +23,8 @@ app = typer.Typer(
     add_completion=False,
     # Pretty tracebacks print the values of local variables, credentials included.
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    # Boxes and colours are for a terminal; elsewhere plain text is read more easily, and is there sooner.
+    rich_markup_mode="rich" if sys.stdout.isatty() else None,
     epilog="Exit codes: 0 done. 1 refused, or a check failed. 2 bad input, usage or configuration. 3 the database or "
     "the broker is away.",
 )
@@ -42,7 +44,7 @@ def _set_up(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Profile of the settings, or the path of a .toml file. Default: POST_PURCHASE_PROFILE, else development.",
+            help="Profile of the settings, or path of a .toml file. Default: POST_PURCHASE_PROFILE, else development.",
         ),
     ] = None,
     given: Annotated[

@@ -12,22 +12,27 @@ from typing import Annotated
 import typer
 
 from ..domain.errors import PostPurchaseError
-from .edge import BadInput, invocation
+from .edge import BadInput, examples, invocation
 from .output import AsJson, print_facts, print_json, print_line
 
-app = typer.Typer(help="The schema: bring it up to this version, look at it, take it back.")
+app = typer.Typer(help="Look at the schema, bring it up, take it back.")
 
 
 class SchemaDiffers(PostPurchaseError):
     """The schema has the version of this code, but not its tables."""
 
     def __init__(self, differences: int) -> None:
-        super().__init__(f"{differences} differences. Take back what was changed by hand; a migration is the place for it")
+        super().__init__(
+            f"{differences} differences. Take back what was changed by hand; a migration is the place for it"
+        )
 
 
-@app.command("upgrade", epilog="Example: post-purchase db upgrade")
+@app.command("upgrade", epilog=examples("post-purchase db upgrade"))
 def upgrade(ctx: typer.Context, *, as_json: AsJson = False) -> None:
-    """Bring the schema up to this version. Safe to repeat, and safe from several machines at once."""
+    """Bring the schema up to this version.
+
+    Safe to repeat, and safe from several machines at once.
+    """
     from alembic.util import CommandError  # noqa: PLC0415  # --help must be quick
 
     from ..resources import migrations_dir  # noqa: PLC0415  # the same
@@ -50,9 +55,9 @@ def upgrade(ctx: typer.Context, *, as_json: AsJson = False) -> None:
         print_line(f"The schema went from {before or 'none'} to {newest}")
 
 
-@app.command("current", epilog="Example: post-purchase db current --json")
+@app.command("current", epilog=examples("post-purchase db current --json"))
 def current(ctx: typer.Context, *, as_json: AsJson = False) -> None:
-    """Print the version of the schema, and the one this code works with."""
+    """Print the version of the schema, and this code's."""
     from ..resources import migrations_dir  # noqa: PLC0415  # --help must be quick
     from ..store import migrate  # noqa: PLC0415  # the same
 
@@ -65,9 +70,12 @@ def current(ctx: typer.Context, *, as_json: AsJson = False) -> None:
         print_facts({"current": found or "none", "newest": newest}, title="schema")
 
 
-@app.command("check", epilog="Example: post-purchase db check || post-purchase db upgrade")
+@app.command("check", epilog=examples("post-purchase db check || post-purchase db upgrade"))
 def check(ctx: typer.Context, *, as_json: AsJson = False) -> None:
-    """Compare the schema with the tables of this code; exit 1 when they differ, each difference listed."""
+    """Compare the schema with the tables of this code.
+
+    Each difference is listed; any is exit 1.
+    """
     from ..resources import migrations_dir  # noqa: PLC0415  # --help must be quick
     from ..store import migrate  # noqa: PLC0415  # the same
 
@@ -89,7 +97,7 @@ def check(ctx: typer.Context, *, as_json: AsJson = False) -> None:
             raise SchemaDiffers(len(differences))
 
 
-@app.command("downgrade", epilog="Example: post-purchase db downgrade --to base")
+@app.command("downgrade", epilog=examples("post-purchase db downgrade --to base"))
 def downgrade(
     ctx: typer.Context,
     *,
@@ -97,7 +105,10 @@ def downgrade(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask on a terminal.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take the schema back to an earlier version. What newer tables hold is lost: on a terminal it asks first."""
+    """Take the schema back to an earlier version.
+
+    What newer tables hold is lost. On a terminal it asks first.
+    """
     from alembic.util import CommandError  # noqa: PLC0415  # --help must be quick
 
     from ..resources import migrations_dir  # noqa: PLC0415  # the same

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, cast
 
 import typer
@@ -20,7 +21,7 @@ from typer.core import TyperGroup
 from ..domain.errors import PostPurchaseError
 from ..ports import StoreUnavailable
 from ..resources import ResourcesMissing
-from .output import print_problem
+from .output import tell
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -46,7 +47,7 @@ class DatabaseAway(StoreUnavailable):
     def __init__(self, problem: StoreUnavailable, *, url: str) -> None:
         Exception.__init__(
             self,
-            f"{problem}. See that the database runs, or mend database.url (POST_PURCHASE_DATABASE__URL), which is {url}",
+            f"{problem}. See that the database runs, or mend database.url (POST_PURCHASE_DATABASE__URL), now {url}",
         )
 
 
@@ -56,7 +57,7 @@ class BrokerAway(PostPurchaseError):
     def __init__(self, *, url: str) -> None:
         super().__init__(
             "what was handed out stays due and is handed out again. See that the broker runs, or mend broker.url "
-            f"(POST_PURCHASE_BROKER__URL), which is {url}"
+            f"(POST_PURCHASE_BROKER__URL), now {url}"
         )
 
 
@@ -93,12 +94,15 @@ class Invocation:
         return profile | {environment_name(tuple(name.split("."))): text for name, text in self.given}
 
     @contextmanager
-    def services(self, *, patience: timedelta = timedelta(0), needs_schema: bool = True) -> Iterator[Services]:
+    def services(
+        self, *, patience: timedelta = timedelta(0), needs_schema: bool = True, stays: bool = False
+    ) -> Iterator[Services]:
         """Open the services of this process for one command.
 
         Args:
             patience: How long the database is waited for.
             needs_schema: False for what works on the schema itself.
+            stays: True for a process that goes on; it logs as the settings say, others only what is amiss.
 
         Raises:
             BadInput: The settings cannot be used.
@@ -110,7 +114,7 @@ class Invocation:
         from ..wiring import Services  # noqa: PLC0415  # the same
 
         settings = self.settings()
-        configure(settings.log)
+        configure(settings.log if stays else settings.log.model_copy(update={"level": "warning"}))
         services = Services(settings)
         try:
             if needs_schema:
@@ -127,11 +131,18 @@ def invocation(ctx: typer.Context) -> Invocation:
     return cast("Invocation", ctx.obj)
 
 
+def examples(*lines: str) -> str:
+    """Put examples at the end of a command's help, one a line."""
+    return "\n\n".join(("Examples:", *lines))
+
+
 def assignment(text: str) -> tuple[str, str]:
     """Take a `KEY=VALUE` apart."""
     name, separator, value = text.partition("=")
     if not separator or not name:
-        raise typer.BadParameter(f"{text!r} is not KEY=VALUE, such as database.url=sqlite:///here.db", param_hint="--set")
+        raise typer.BadParameter(
+            f"{text!r} is not KEY=VALUE, such as database.url=sqlite:///here.db", param_hint="--set"
+        )
 
     return name, value
 
@@ -153,16 +164,31 @@ def _typed(name: str, text: str) -> object:
 class CommandLine(TyperGroup):
     """The whole command line; every way out of it ends here."""
 
-    def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # typer's signature
-        """Run a command and exit."""
+    def main(  # noqa: D102  # typer's own says it
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: ARG002, FBT001, FBT002  # typer's signature
+        windows_expand_args: bool = True,  # noqa: FBT001, FBT002  # the same
+        **extra: Any,
+    ) -> Any:
         for stream in (sys.stdout, sys.stderr):
-            # A terminal that cannot show a character must not cost the answer.
-            cast("Any", stream).reconfigure(errors="backslashreplace")
+            if isinstance(stream, TextIOWrapper):
+                # A terminal that cannot show a character must not cost the answer.
+                stream.reconfigure(errors="backslashreplace")
         words = sys.argv[1:] if args is None else list(args)
         try:
             _refuse_unreadable(words)
             # Outside of its standalone mode typer returns the code of an Exit, and lets what else is raised pass.
-            code = super().main(words, **{**extra, "standalone_mode": False}) or DONE
+            code = super().main(
+                args=words,
+                prog_name=prog_name,
+                complete_var=complete_var,
+                standalone_mode=False,
+                windows_expand_args=windows_expand_args,
+                **extra,
+            )
         except typer.Abort:
             code = REFUSED
         except typer.TyperException as error:
@@ -170,29 +196,29 @@ class CommandLine(TyperGroup):
         except PostPurchaseError as error:
             code = _explain(error)
 
-        sys.exit(code)
+        sys.exit(code or DONE)
 
 
 def _refuse_unreadable(words: Sequence[str]) -> None:
     for number, word in enumerate(words, start=1):
         try:
             os.fsencode(word).decode()
-        except UnicodeDecodeError:
+        except UnicodeError:
             raise BadInput([f"argument {number} is not UTF-8 text"]) from None
 
 
 def _explain_usage(error: typer.TyperException) -> int:
     ctx: typer.Context | None = getattr(error, "ctx", None)
     where = "post-purchase" if ctx is None else ctx.command_path
-    message = " ".join(error.format_message().split())
-    print_problem(f"{message} (see {where} --help)")
+    message = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    tell(f"{message} (see {where} --help)")
 
     return BAD_INPUT
 
 
 def _explain(error: PostPurchaseError) -> int:
     for line in str(error).splitlines():
-        print_problem(line)
+        tell(line)
     match error:
         case BadInput() | ResourcesMissing():
             return BAD_INPUT

@@ -7,31 +7,34 @@ Decides that one transaction holds the whole file, and which line a refusal belo
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar
+from uuid import UUID
 
 import typer
 
-from ..domain.errors import CommandClosed, IdempotencyConflict, InvalidCommand, UnknownAccount
+from ..domain.errors import CommandClosed, IdempotencyConflict, InvalidCommand
 from ..service.enqueue import Enqueued
-from .edge import BadInput, invocation
-from .lines import BadLine, Line, read_lines
-from .output import AsJson, Columns, print_json, print_problem, print_rows
+from .edge import BadInput, examples, invocation
+from .lines import BadLine, Kinds, Line, read_lines
+from .output import AsJson, Columns, print_json, print_rows, tell
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from sqlalchemy import Connection
 
     from ..wiring import Services
 
-#: Commands in one statement: enough to make the round trips cheap, few enough to look through when one is refused.
+_T = TypeVar("_T")
+
+#: Commands in one statement: enough to make round trips cheap, few enough to try one by one when one is refused.
 _BATCH = 400
 
-#: A file that is refused in so many lines is the wrong file; finding the rest takes a statement a line.
+#: A file of which so many lines are refused by the store is the wrong file; finding the rest takes a statement a line.
 _MOST_REFUSALS = 1000
 
-_REFUSALS = (CommandClosed, IdempotencyConflict, InvalidCommand, UnknownAccount)
+_REFUSALS = (CommandClosed, IdempotencyConflict, InvalidCommand)
 
 _COLUMNS: Columns = {
     "line": lambda row: row["line"],
@@ -41,7 +44,7 @@ _COLUMNS: Columns = {
     "order": lambda row: row["order_id"],
     "idempotency key": lambda row: row["idempotency_key"],
     "state": lambda row: row["state"],
-    "": lambda row: "stored" if row["was_stored"] else "known already",
+    "new": lambda row: row["was_stored"],
 }
 
 
@@ -49,8 +52,7 @@ def add_to(app: typer.Typer) -> None:
     """Put the command on the command line."""
     app.command(
         "enqueue",
-        epilog="Examples: post-purchase enqueue orders.jsonl — or from a program that writes commands: "
-        "… | post-purchase enqueue - --json",
+        epilog=examples("post-purchase enqueue orders.jsonl", "generate-orders | post-purchase enqueue - --json"),
     )(enqueue)
 
 
@@ -60,28 +62,107 @@ def enqueue(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Store commands, all of them or none.
+    """Store the commands of a file, all of them or none.
 
-    A line is one command: {"kind": "capture", "account": "klarna-eu", "order_id": "…", "reference": "parcel-7",
-    "amount": 1000}. Lines that cannot be stored are listed on stderr, each with its number and its reason, and then
-    nothing is stored (exit 2). A command that is stored already under the same reference is not stored twice.
+    A line is one command, such as {"kind": "capture", "account": "klarna-eu", "order_id": "4ba29b50",
+    "reference": "parcel-7", "amount": 1000}. If any line cannot be stored, all such lines are listed on stderr with
+    number and reason, and nothing is stored (exit 2). What is stored already under its reference is not stored again.
     """
-    with invocation(ctx).services() as services, _progress() as progress:
-        lines, bad = _read(services, file, progress)
-        stored: list[tuple[Line, Enqueued]] = []
-        if not bad and lines:
-            stored, bad = _store(services, lines, progress)
-    if bad:
-        name = "stdin" if file == "-" else file
-        raise BadInput([*(f"{name} line {each.number}: {each.reason}" for each in bad), f"{name}: nothing was stored"])
+    name = "stdin" if file == "-" else file
+    with invocation(ctx).services() as services:
+        stored = _store(services, _read(file, name, _kinds(services)), name)
 
     rows = [_row(line, enqueued) for line, enqueued in stored]
     if as_json:
         print_json(rows)
-    else:
-        print_rows(_COLUMNS, rows)
-        new = sum(row["was_stored"] for row in rows)
-        print_problem(f"{new} commands stored, {len(rows) - new} known already")
+        return
+    print_rows(_COLUMNS, rows)
+    new = sum(row["was_stored"] for row in rows)
+    tell(f"{new} stored, {len(rows) - new} known already")
+
+
+def _kinds(services: Services) -> Kinds:
+    from ..wiring import COMMANDS  # noqa: PLC0415  # --help must be quick
+
+    return {name: COMMANDS[account.provider] for name, account in services.settings.accounts.items()}
+
+
+def _read(file: str, name: str, kinds: Kinds) -> list[Line]:
+    lines: list[Line] = []
+    bad: list[BadLine] = []
+    with _opened(file) as stream:
+        for each in _watched(read_lines(stream, kinds), "reading"):
+            match each:
+                case Line():
+                    lines.append(each)
+                case BadLine():
+                    bad.append(each)
+    _demand_none(bad, name)
+
+    return lines
+
+
+def _opened(file: str) -> AbstractContextManager[BinaryIO]:
+    if file == "-":
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return Path(file).open("rb")
+    except OSError as error:
+        raise BadInput([f"{file} cannot be read: {error.strerror}"]) from None
+
+
+def _store(services: Services, lines: Sequence[Line], name: str) -> list[tuple[Line, Enqueued]]:
+    from ..store.engine import patience  # noqa: PLC0415  # --help must be quick
+
+    stored: list[tuple[Line, Enqueued]] = []
+    refused: list[BadLine] = []
+    line_by_id: dict[UUID, int] = {}
+    with patience(), services.store.engine.begin() as connection:
+        for start in _watched(range(0, len(lines), _BATCH), "storing"):
+            batch = lines[start : start + _BATCH]
+            try:
+                together = services.enqueue(connection, [line.command for line in batch])
+            except _REFUSALS:
+                refused += _refused(services, connection, batch, line_by_id)
+            else:
+                stored += zip(batch, together, strict=True)
+                line_by_id.update((enqueued.id, line.number) for line, enqueued in zip(batch, together, strict=True))
+            if len(refused) >= _MOST_REFUSALS:
+                break
+        _demand_none(refused, name)  # inside: what was stored so far goes with the transaction
+
+    return stored
+
+
+def _refused(
+    services: Services, connection: Connection, batch: Sequence[Line], line_by_id: dict[UUID, int]
+) -> Iterator[BadLine]:
+    """Try one by one the commands of a batch that was refused as a whole; say which are refused, and why."""
+    for line in batch:
+        try:
+            (enqueued,) = services.enqueue(connection, [line.command])
+        except IdempotencyConflict as error:
+            earlier = line_by_id.get(error.command_id)
+            fields = ", ".join(error.fields)
+            again = f"repeats the reference of line {earlier}, but differs from it in {fields}"
+            yield BadLine(number=line.number, reason=str(error) if earlier is None else again)
+        except _REFUSALS as error:
+            yield BadLine(number=line.number, reason=str(error))
+        else:
+            line_by_id.setdefault(enqueued.id, line.number)
+
+
+def _demand_none(bad: Sequence[BadLine], name: str) -> None:
+    if bad:
+        raise BadInput([*(f"{name} line {each.number}: {each.reason}" for each in bad), f"{name}: nothing was stored"])
+
+
+def _watched(steps: Iterable[_T], what: str) -> Iterable[_T]:
+    """Show progress on a terminal; it goes to stderr, and away when it is done."""
+    from rich.console import Console  # noqa: PLC0415  # --help must be quick
+    from rich.progress import track  # noqa: PLC0415  # the same
+
+    return track(steps, what, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def _row(line: Line, enqueued: Enqueued) -> dict[str, Any]:
@@ -95,32 +176,3 @@ def _row(line: Line, enqueued: Enqueued) -> dict[str, Any]:
         "state": enqueued.state.value,
         "was_stored": enqueued.was_stored,
     }
-
-
-def _read(services: Services, file: str, progress: Progress) -> tuple[list[Line], list[BadLine]]:
-    from ..wiring import COMMANDS  # noqa: PLC0415  # --help must be quick
-
-    kinds = {name: COMMANDS[account.provider] for name, account in services.settings.accounts.items()}
-    lines: list[Line] = []
-    bad: list[BadLine] = []
-    with _opened(file) as (stream, size):
-        watched = progress.add_task("reading", total=size)
-        for each in read_lines(stream, kinds):
-            (lines if isinstance(each, Line) else bad).append(each)  # type: ignore[arg-type]  # one list each
-            progress.update(watched, completed=each.number)
-
-    return lines, bad
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[BinaryIO]:
-    try:
-        stream = sys.stdin.buffer if file == "-" else Path(file).open("rb")
-    except OSError as error:
-        raise BadInput([f"{file} cannot be read: {error.strerror}"]) from None
-    with stream:
-        yield stream
-
-
-def _store(services: Services, lines: Sequence[Line], progress: Progress) -> tuple[list[Enqueued], list[BadLine]]:
-    ...

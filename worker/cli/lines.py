@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from ..domain.card import dotted
 from ..domain.commands import MAX_PAYLOAD_BYTES, Command, parse
 from ..domain.errors import InvalidCommand, UnknownAccount
 
@@ -20,10 +21,7 @@ LINE_BYTES = 1_048_576
 
 #: Below this length of a line no payload can be too large: the provider's names of fields are longer than ours, but
 #: not by so much.
-_MAY_BE_TOO_LARGE = MAX_PAYLOAD_BYTES - 10_000
-
-#: An account's name in a message; a longer one is cut.
-_NAME_CHARACTERS = 64
+_MAY_BE_TOO_LARGE = MAX_PAYLOAD_BYTES - 1000
 
 #: Account → kind → class.
 Kinds = Mapping[str, Mapping[str, type[Command]]]
@@ -68,20 +66,20 @@ def read_lines(stream: BinaryIO, kinds: Kinds) -> Iterator[Line | BadLine]:
 
 def _bounded(stream: BinaryIO) -> Iterator[bytes | None]:
     """Yield each line, or None for one that is too long."""
-    while piece := stream.readline(LINE_BYTES + 2):  # two more for the line's end
-        if len(piece.rstrip(b"\r\n")) <= LINE_BYTES:
-            yield piece
-            continue
-        while not piece.endswith(b"\n") and piece:
-            piece = stream.readline(LINE_BYTES)
-        yield None
+    most = LINE_BYTES + len(b"\r\n")
+    while piece := stream.readline(most):
+        is_whole = piece.endswith(b"\n") or len(piece) < most
+        yield piece if is_whole and len(piece.rstrip(b"\r\n")) <= LINE_BYTES else None
+        while not is_whole:
+            piece = stream.readline(most)
+            is_whole = piece.endswith(b"\n") or not piece
 
 
 def _command(raw: bytes, kinds: Kinds) -> Command:
     fields = _fields(raw)
     account = fields.get("account")
     if isinstance(account, str) and account not in kinds:
-        raise UnknownAccount(account[:_NAME_CHARACTERS], sorted(kinds))
+        raise UnknownAccount(dotted("", account), sorted(kinds))
     # A line without an account is refused for that, by whatever kind it names.
     known = kinds[account] if isinstance(account, str) else {k: c for each in kinds.values() for k, c in each.items()}
     command = parse(fields, known)
@@ -113,9 +111,11 @@ def _fields(raw: bytes) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise _NotACommand("names a field twice in one object; only one of the values could count")
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise _NotACommand(f"names {dotted('', name)} twice in one object; only one of the values could count")
+        fields[name] = value
 
     return fields
 

@@ -38,6 +38,9 @@ _COLOURS: Mapping[str, str] = {
 #: More rows than anybody reads on a terminal; elsewhere all are printed.
 _MOST_ROWS = 200
 
+#: A word of so many characters stays in one piece, however narrow the terminal: states, dates, names of accounts.
+_UNFOLDED = 10
+
 
 def print_json(value: object) -> None:
     """Print a result for scripts, on one line."""
@@ -50,8 +53,8 @@ def print_line(text: str) -> None:
         print(text)  # noqa: T201  # the answer of a command
 
 
-def print_problem(text: str) -> None:
-    """Say on stderr, in one line, what is wrong."""
+def tell(text: str) -> None:
+    """Say something beside the result: one line on stderr."""
     print(f"post-purchase: {printable(text)}", file=sys.stderr, flush=True)  # noqa: T201  # the answer of a command
 
 
@@ -94,7 +97,7 @@ def duration(seconds: float) -> str:
 
 def printable(text: str) -> str:
     """Take out of a text what would steer a terminal or break a line."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    return text if text.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in text)
 
 
 def _cell(value: object) -> str:
@@ -108,17 +111,23 @@ def _cell(value: object) -> str:
 
 
 def _print_table(columns: Columns, rows: Sequence[Any], title: str) -> None:
-    from rich.table import Table  # noqa: PLC0415  # --help and pipes do without
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415  # --help and pipes do without
+    from rich.table import Table  # noqa: PLC0415  # the same
     from rich.text import Text  # noqa: PLC0415  # the same
 
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     contents = [[content(row) for content in columns.values()] for row in rows[:_MOST_ROWS]]
-    for number, heading in enumerate(columns):
-        is_number = any(type(row[number]) in {int, float} for row in contents)
-        table.add_column(heading, justify="right" if is_number else "left", no_wrap=heading == "id", overflow="fold")
+    for heading, column in zip(columns, zip(*contents, strict=True) if contents else [()] * len(columns), strict=True):
+        longest = max((len(word) for value in column for word in _cell(value).split()), default=0)
+        table.add_column(
+            heading,
+            justify="right" if any(type(value) is int for value in column) else "left",
+            no_wrap=heading == "id",
+            min_width=min(longest, _UNFOLDED),
+            overflow="fold",
+        )
     for row in contents:
-        cells = [_cell(value) for value in row]
-        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in cells))
+        table.add_row(*(Text(_cell(value), style=_COLOURS.get(_cell(value), "")) for value in row))
     _console().print(table)
     if len(rows) > _MOST_ROWS:
         print_line(f"… and {len(rows) - _MOST_ROWS} more; --json prints all of them")

@@ -77,6 +77,11 @@ class Decision:
     reason: Reason | None = None
 
 
+def safety_without_provider(*, keyed: bool) -> Safety:
+    """The safety class of a command whose account is not configured here: what carries no key may be a change."""
+    return Safety.KEYED if keyed else Safety.UNKEYED
+
+
 def key_deadline(standing: Standing, policy: Policy) -> datetime | None:
     """Until when the command may be sent under its key; None when no key bounds it or nothing was sent yet."""
     if standing.safety is not Safety.KEYED or standing.first_sent_at is None:
@@ -128,11 +133,13 @@ def decide(outcome: Outcome, standing: Standing, policy: Policy, *, ended_at: da
         case NotNow(problem=problem):
             return _climb(standing, policy, problem, ended_at=ended_at, in_doubt=standing.in_doubt)
         case NotSent(problem=problem) if standing.safety is Safety.UNKEYED:
-            return _escalate(standing, Reason.NOT_SAFE_TO_RETRY, problem, failures=standing.failures + 1)
+            failures = min(standing.failures + 1, policy.tries)
+            return _escalate(standing, Reason.NOT_SAFE_TO_RETRY, problem, failures=failures)
         case NotSent(problem=problem):
             return _climb(standing, policy, problem, ended_at=ended_at, in_doubt=standing.in_doubt)
         case InDoubt(problem=problem) if standing.safety is Safety.UNKEYED:
-            return _escalate(standing, Reason.NOT_SAFE_TO_RETRY, problem, failures=standing.failures + 1, in_doubt=True)
+            failures = min(standing.failures + 1, policy.tries)
+            return _escalate(standing, Reason.NOT_SAFE_TO_RETRY, problem, failures=failures, in_doubt=True)
         case InDoubt(problem=problem):
             doubt = standing.safety is not Safety.READ
             return _climb(standing, policy, problem, ended_at=ended_at, in_doubt=doubt)

@@ -14,6 +14,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from typing import Any, NoReturn
 from urllib.parse import quote, unquote
 
@@ -107,7 +108,10 @@ _LONGEST_MESSAGE = 500
 _LONGEST_CODE = 100
 _LONGEST_ID = 255
 
-_CARD = re.compile(r"\d(?:[ -]?\d){12,}")
+#: Thirteen digits and more, in groups or not. A UUID may look like that and is what a person needs to find a thing.
+_UUID_OR_CARD = re.compile(
+    r"(?P<uuid>[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})|\d(?:[ \u2010-\u2015-]?\d){12,}"
+)
 _MAIL = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:]+")
 _SHORTEST_PERSONAL = 3
 
@@ -204,7 +208,7 @@ def _done(held: Held, answer: Answer) -> Succeeded | InDoubt:
     if not answer.complete:
         return InDoubt(problem=_problem(held, answer, "truncated_answer", None))
     try:
-        content = json.loads(answer.body.decode("utf-8"), parse_constant=_refuse_constant)
+        content = json.loads(answer.body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict | list):
@@ -291,7 +295,7 @@ def _correlation_id(answer: Answer, error: Mapping[str, Any] | None) -> str | No
 def _readable(text: str, longest: int) -> str:
     """Bound a text of the provider's: one line, without what may be a card number or a mail address."""
     line = " ".join(_printable(text).split())
-    masked = _MAIL.sub("[mail address]", _CARD.sub("[digits]", line))
+    masked = _MAIL.sub("[mail address]", _UUID_OR_CARD.sub(lambda found: found["uuid"] or "[digits]", line))
 
     return masked[:longest]
 
@@ -320,6 +324,14 @@ def _texts(content: object) -> Iterator[str]:
         case dict():
             for item in content.values():
                 yield from _texts(item)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not isfinite(value):
+        _refuse_constant(number)
+
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -65,7 +65,8 @@ _ENDED_BEFORE_THE_CONNECTION = frozenset({"resolve_failed", "connect_failed", "t
 _LONGEST_MESSAGE = 300
 _FIRST_FINAL_STATUS = 200
 
-_ORIGIN = re.compile(r"(https?)://([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+_ORIGIN = re.compile(r"(https?)://([0-9a-z._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+_STATUS_LINE = re.compile(r"HTTP/[0-9.]+ +([0-9]{3})(?![0-9])")
 _INTEREST = {
     pycurl.POLL_IN: selectors.EVENT_READ,
     pycurl.POLL_OUT: selectors.EVENT_WRITE,
@@ -117,7 +118,7 @@ def require_safe_address(url: str) -> str:
     """
     origin = _origin(url)
     parts = _ORIGIN.fullmatch(origin)
-    if parts is None or (parts[1] == "http" and not _is_loopback(parts[2])):
+    if parts is None or (parts[1].lower() == "http" and not _is_loopback(parts[2].lower())):
         raise UnsafeAddress(origin.rpartition("@")[2])
 
     return origin
@@ -171,8 +172,8 @@ class CurlTransport:
         idle = self._idle[request.repeatable]
         call = idle.pop() if idle else self._open(repeatable=request.repeatable)
         call.load(tag, request, headers)
-        self._in_flight[tag] = call
         self._multi.add_handle(call.curl)
+        self._in_flight[tag] = call
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
     def collect(self, within: float) -> Sequence[tuple[UUID, Answer | NoAnswer]]:
@@ -328,7 +329,7 @@ class _Call:
 
     def _came_up(self) -> bool:
         """Whether a connection was ready for the request at any time, be it one that died before the last."""
-        is_tls = self.curl.getinfo(pycurl.EFFECTIVE_URL).startswith("https:")
+        is_tls = self.curl.getinfo(pycurl.EFFECTIVE_URL).lower().startswith("https:")
         ready_after = self.curl.getinfo(pycurl.APPCONNECT_TIME if is_tls else pycurl.CONNECT_TIME)
 
         return bool(ready_after or self.curl.getinfo(pycurl.REQUEST_SIZE))
@@ -377,12 +378,14 @@ def _read_head(lines: Sequence[bytes]) -> tuple[int, dict[str, str], bool]:
         text = line.decode("latin-1").rstrip("\r\n")
         if not text:
             is_open = False
+            if status >= _FIRST_FINAL_STATUS:
+                break
         elif is_open:
             name, _, value = text.partition(":")
             name, value = name.strip().lower(), value.strip()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        elif not is_open and text.startswith("HTTP/"):
-            status, headers, is_open = int(text.split(maxsplit=2)[1]), {}, True
+        elif first := _STATUS_LINE.match(text):
+            status, headers, is_open = int(first[1]), {}, True
 
     return status, headers, not is_open
 

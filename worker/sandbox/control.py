@@ -217,7 +217,7 @@ class SandboxControl:
 
         return health
 
-    def _call(self, method: str, path: str, content: Json | None = None) -> Any:  # any JSON
+    def _call(self, method: str, path: str, content: Json | None = None) -> Any:
         body = None if content is None else json.dumps(content).encode()
         request = HttpRequest(self.control_url + path, data=body, method=method)  # noqa: S310  # the caller's own URL
         try:

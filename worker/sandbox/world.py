@@ -87,7 +87,7 @@ class World:
 
         return order.shown()
 
-    def fault(self, kind: str, **rules: Any) -> None:  # the script knows and checks the rules
+    def fault(self, kind: str, **rules: Any) -> None:
         """Script a fault for the next requests that fit."""
         self._script.add(kind, **rules)
 

@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 
 from ..domain.errors import DeskUnavailable
-from ..domain.ladder import Policy, Safety, Standing, key_deadline
+from ..domain.ladder import Policy, Standing, key_deadline, safety_without_provider
 from ..domain.ticket import Case, CaseFile
 from ..ports import Account, Store, StoredCommand, TicketDesk, TicketWork
 
@@ -89,8 +89,10 @@ class Escalator:
 
     def _case(self, command: StoredCommand, work: TicketWork, now: datetime) -> Case:
         account = self.accounts.get(command.account)
-        policy = self.fallback if account is None else account.policy
-        safety = Safety.UNKEYED if account is None else account.provider.safety(command.kind, keyed=command.keyed)
+        if account is None:
+            safety, policy = safety_without_provider(keyed=command.keyed), self.fallback
+        else:
+            safety, policy = account.provider.safety(command.kind, keyed=command.keyed), account.policy
         deadline = key_deadline(Standing(safety=safety, first_sent_at=command.first_sent_at), policy)
 
         return Case(

@@ -18,7 +18,8 @@ from uuid import UUID
 import structlog
 
 from ..domain import state
-from ..domain.ladder import Decision, Policy, Safety, Standing, decide, hold, refuse_send
+from ..domain.errors import PostPurchaseError
+from ..domain.ladder import Decision, Policy, Standing, decide, hold, refuse_send, safety_without_provider
 from ..domain.outcome import InDoubt, NotSent, Outcome, Problem
 from ..domain.state import FINAL, State
 from ..ports import (
@@ -244,12 +245,16 @@ class _Task:
 
     def _send(self, held: Held, request: Request | NotSent) -> None:
         assert isinstance(request, Request)  # noqa: S101  # what could not be built was not admitted
-        if self._has_time(held):
-            self.sent[held.id] = held
-            self.x.transport.send(held.id, request)
-        else:
+        if not self._has_time(held):
             message = "this process stood still between its intent and the call; nothing was sent"
             self._end(held, NotSent(problem=Problem(code="lease_too_short", message=message)))
+            return
+        try:
+            self.x.transport.send(held.id, request)
+        except PostPurchaseError as error:
+            self._end(held, NotSent(problem=Problem(code="request_not_sent", message=str(error))))
+        else:
+            self.sent[held.id] = held
 
     def _collect(self) -> None:
         """Take the answers that are there; wait for the first of them no longer than the recording may wait."""
@@ -257,8 +262,12 @@ class _Task:
         if self.ended:
             patience = self.ended[0].at + self.limits.record_delay.total_seconds() - self.x.monotonic()
         for command_id, answer in self.x.transport.collect(max(0.0, patience)):
-            held = self.sent.pop(command_id)
-            self._end(held, self._outcome(held, answer))
+            held = self.sent.pop(command_id, None)
+            if held is not None:
+                self._end(held, self._outcome(held, answer))
+            else:
+                # Sent by a task of this process that died; its lease runs out, and sweep takes over.
+                log.warning("answer.unclaimed", command_id=str(command_id))
 
     def _outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome:
         try:
@@ -276,10 +285,10 @@ class _Task:
 
     def _standing(self, held: Held) -> Standing:
         account = self.x.accounts.get(held.account)
-        safety = Safety.UNKEYED if account is None else account.provider.safety(held.kind, keyed=held.keyed)
+        by_key = safety_without_provider(keyed=held.keyed)
 
         return Standing(
-            safety=safety,
+            safety=by_key if account is None else account.provider.safety(held.kind, keyed=held.keyed),
             failures=held.failures,
             throttles=held.throttles,
             in_doubt=held.in_doubt,

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from ..domain.errors import CommandNotFound
-from ..domain.ladder import Policy, Safety, Standing, key_deadline
+from ..domain.ladder import Policy, Standing, key_deadline, safety_without_provider
 from ..ports import Account, StoredCommand, Transaction
 
 _TICKETS = 100
@@ -129,7 +129,7 @@ def _key_window_left(
 ) -> timedelta | None:
     account = accounts.get(command.account)
     if account is None:
-        safety, policy = Safety.KEYED if command.keyed else Safety.UNKEYED, fallback
+        safety, policy = safety_without_provider(keyed=command.keyed), fallback
     else:
         safety, policy = account.provider.safety(command.kind, keyed=command.keyed), account.policy
     deadline = key_deadline(Standing(safety=safety, first_sent_at=command.first_sent_at), policy)

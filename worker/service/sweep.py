@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ..domain import state
-from ..domain.ladder import Decision, Policy, Safety, Standing, decide
+from ..domain.ladder import Decision, Policy, Standing, decide, safety_without_provider
 from ..domain.outcome import InDoubt, Problem
 from ..ports import Account, Expired, Publisher, Store
 from .record import Decided, announce, record
@@ -74,11 +74,11 @@ class Sweeper:
 
         outcome = InDoubt(problem=_LEASE_EXPIRED)
         account = self.accounts.get(expired.account)
-        safety = Safety.UNKEYED if account is None else account.provider.safety(expired.kind, keyed=expired.keyed)
+        by_key = safety_without_provider(keyed=expired.keyed)
         decision = decide(
             outcome,
             Standing(
-                safety=safety,
+                safety=by_key if account is None else account.provider.safety(expired.kind, keyed=expired.keyed),
                 failures=expired.failures,
                 throttles=expired.throttles,
                 in_doubt=expired.in_doubt,

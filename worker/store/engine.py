@@ -25,6 +25,9 @@ from .statements import SqlTransaction
 #: A claim that lost the race for an order to another process is repeated; the winner's row is then visible.
 _CLAIM_TRIES = 5
 
+#: What PostgreSQL calls it when two claims hold what the other waits for; the one it ends is repeated as well.
+_DEADLOCK = "40P01"
+
 #: Option of a transaction that only reads: on SQLite it does not wait for writers.
 _READS_ONLY = "post_purchase_reads_only"
 
@@ -90,6 +93,11 @@ def patience() -> Iterator[None]:
         raise
 
 
+def _was_deadlock(error: StoreUnavailable) -> bool:
+    """Whether PostgreSQL gave the transaction up because two waited for each other."""
+    return getattr(getattr(error.__cause__, "orig", None), "sqlstate", None) == _DEADLOCK
+
+
 def _first_line(error: Exception) -> str:
     original = getattr(error, "orig", None) or error
 
@@ -125,6 +133,9 @@ class SqlStore:
                     return transaction.claim(ids, limit=limit, lease=lease)
             except IntegrityError:
                 continue
+            except StoreUnavailable as error:
+                if not _was_deadlock(error):
+                    raise
 
         return []
 

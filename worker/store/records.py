@@ -7,6 +7,7 @@ Decides how a list of values becomes a FROM clause on PostgreSQL (`jsonb_to_reco
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,9 @@ from uuid import UUID
 from sqlalchemy import FromClause, Text, bindparam, column, func, select, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
+
+#: Escapes in JSON: pairs of surrogates, which are one character; NUL and half a pair; any other.
+_ESCAPED = re.compile(r"\\ud[89ab]..\\ud[c-f]..|(?P<refused>\\u(?:0000|d[89a-f]..))|\\.")
 
 #: Name of the parameter that carries the rows.
 ROWS = "rows"
@@ -41,7 +45,12 @@ def encode(dialect: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Return the parameter for `records`: ids, times and JSON values as the database stores them."""
     convert = _sqlite if dialect == "sqlite" else _postgresql
 
-    return {ROWS: json.dumps(list(rows), default=convert, separators=(",", ":"))}
+    return {ROWS: _storable(json.dumps(list(rows), default=convert, separators=(",", ":")))}
+
+
+def _storable(encoded: str) -> str:
+    """Put the replacement character for what PostgreSQL refuses in JSON, such as an answer may hold."""
+    return _ESCAPED.sub(lambda found: r"\ufffd" if found["refused"] else found[0], encoded)
 
 
 def _postgresql(value: Any) -> str:

@@ -128,17 +128,31 @@ def _insert_commands(dialect: str, clock: Clock, published_for: timedelta) -> In
 
 
 @cache
-def _delete_commands() -> Delete:
+def _find_by_key(dialect: str) -> Select[Any]:
+    """Read commands by account and key."""
+    given = records(dialect, {"account": String(64), "idempotency_key": String(64)})
+    same = and_(command.c.account == given.c.account, command.c.idempotency_key == given.c.idempotency_key)
+
+    return select(*_COMMAND_COLUMNS).join(given, same)
+
+
+@cache
+def _delete_commands(dialect: str) -> Delete:
     """Take back rows that the same transaction inserted."""
-    return delete(command).where(command.c.id.in_(bindparam("ids", expanding=True)))
+    given = records(dialect, {"id": Uuid()})
+
+    return delete(command).where(command.c.id.in_(select(given.c.id)))
 
 
 # --- claim -------------------------------------------------------------------------------------------------
 
 
 def _unlit(condition: str) -> ColumnElement[bool]:
-    """A condition with its constants written out: a bound one would hide a partial index from the planner."""
-    return cast("ColumnElement[bool]", literal_column(condition, Boolean()))
+    """A condition exactly as the partial index has it: a bound constant would hide the index from the planner.
+
+    It carries no Boolean type, for which SQLite would be asked `condition = 1`: another condition than the index's.
+    """
+    return literal_column(condition)
 
 
 def _is_held_back() -> ColumnElement[bool]:
@@ -646,15 +660,16 @@ class SqlTransaction:
         if not keys:
             return {}
 
-        wanted = or_(*(and_(command.c.account == a, command.c.idempotency_key == k) for a, k in keys))
-        rows = self._connection.execute(select(*_COMMAND_COLUMNS).where(wanted))
+        given = encode(self._dialect, ({"account": name, "idempotency_key": key} for name, key in keys))
+        rows = self._connection.execute(_find_by_key(self._dialect), given)
 
         return {(each.account, each.idempotency_key): each for each in map(_stored, rows)}
 
     def delete_commands(self, ids: Collection[UUID]) -> None:
         """Take back what this same transaction inserted."""
         if ids:
-            self._connection.execute(_delete_commands(), {"ids": list(ids)})
+            given = encode(self._dialect, ({"id": each} for each in ids))
+            self._connection.execute(_delete_commands(self._dialect), given)
 
     # execute
 

@@ -1,0 +1,427 @@
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from worker.domain.ladder import (
+    Policy,
+    Safety,
+    Standing,
+    decide,
+    hold,
+    key_deadline,
+    refuse_send,
+    safety_without_provider,
+)
+from worker.domain.outcome import (
+    OUTCOMES,
+    InDoubt,
+    NotNow,
+    NotSent,
+    Problem,
+    Rejected,
+    Succeeded,
+    Throttled,
+    Unauthorized,
+)
+from worker.domain.state import State
+from worker.domain.ticket import Reason
+from worker.providers.klarna import OPERATIONS, Klarna
+
+LIFECYCLE = Path(__file__).resolve().parents[2] / "docs" / "lifecycle.md"
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+PROBLEM = Problem(code="PROBLEM", message="why", status=503, correlation_id="corr")
+POLICY = Policy(
+    ladder=(timedelta(seconds=5), timedelta(minutes=5), timedelta(hours=5)),
+    key_window=timedelta(hours=24),
+    key_margin=timedelta(minutes=5),
+    throttle_base=timedelta(seconds=1),
+    throttle_cap=timedelta(seconds=60),
+)
+
+OUTCOME = {
+    "succeeded": Succeeded(result={"capture_id": "c-1"}, status=201, correlation_id="corr"),
+    "rejected": Rejected(problem=PROBLEM),
+    "not_now": NotNow(problem=PROBLEM),
+    "unauthorized": Unauthorized(problem=PROBLEM),
+    "not_sent": NotSent(problem=PROBLEM),
+    "throttled": Throttled(problem=PROBLEM),
+    "in_doubt": InDoubt(problem=PROBLEM),
+}
+
+# --- the table ---------------------------------------------------------------------------------------------
+#
+# Its own words: `any` in a condition; `+1` one failure more, at most 4; `same`; waits by name. What stands here was
+# written from DESIGN and its rulings, not from the code; docs/lifecycle.md shows this very table.
+
+HEAD = (
+    *("outcome", "safety", "in doubt before", "failures before", "key window"),
+    *("state", "ticket", "failures after", "in doubt after", "wait"),
+)
+
+TABLE = """
+succeeded    | any           | any | any   | any    | succeeded | –                   | same | no   | –
+rejected     | any           | no  | any   | any    | rejected  | refused             | same | no   | –
+rejected     | any           | yes | any   | any    | escalated | refused_after_doubt | same | same | –
+unauthorized | any           | any | any   | any    | escalated | credentials_refused | same | same | –
+throttled    | read, unkeyed | any | any   | any    | pending   | –                   | same | same | back-off
+throttled    | keyed         | any | any   | open   | pending   | –                   | same | same | back-off
+throttled    | keyed         | any | any   | closed | escalated | key_window_closed   | same | same | –
+not_now      | read, unkeyed | any | 0–2   | any    | pending   | –                   | +1   | same | rung
+not_now      | keyed         | any | 0–2   | open   | pending   | –                   | +1   | same | rung
+not_now      | keyed         | any | 0–2   | closed | escalated | key_window_closed   | +1   | same | –
+not_now      | any           | any | 3–4   | any    | escalated | ladder_exhausted    | +1   | same | –
+not_sent     | read          | any | 0–2   | any    | pending   | –                   | +1   | same | rung
+not_sent     | keyed         | any | 0–2   | open   | pending   | –                   | +1   | same | rung
+not_sent     | keyed         | any | 0–2   | closed | escalated | key_window_closed   | +1   | same | –
+not_sent     | read, keyed   | any | 3–4   | any    | escalated | ladder_exhausted    | +1   | same | –
+not_sent     | unkeyed       | any | any   | any    | escalated | not_safe_to_retry   | +1   | same | –
+in_doubt     | read          | any | 0–2   | any    | pending   | –                   | +1   | no   | rung
+in_doubt     | read          | any | 3–4   | any    | escalated | ladder_exhausted    | +1   | no   | –
+in_doubt     | keyed         | any | 0–2   | open   | pending   | –                   | +1   | yes  | rung
+in_doubt     | keyed         | any | 0–2   | closed | escalated | key_window_closed   | +1   | yes  | –
+in_doubt     | keyed         | any | 3–4   | any    | escalated | ladder_exhausted    | +1   | yes  | –
+in_doubt     | unkeyed       | any | any   | any    | escalated | not_safe_to_retry   | +1   | yes  | –
+"""
+
+FAILURES = {"any": range(5), "0–2": range(3), "3–4": range(3, 5)}
+
+#: The three waits, by how many attempts failed before this one.
+RUNG = {0: timedelta(seconds=5), 1: timedelta(minutes=5), 2: timedelta(hours=5)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One combination of everything that a decision depends on."""
+
+    outcome: str
+    safety: str
+    in_doubt: bool
+    failures: int
+    window: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the table says of a cell."""
+
+    state: str
+    reason: str | None
+    failures: int
+    in_doubt: bool
+    wait: timedelta | None
+
+
+def rows():
+    return [[part.strip() for part in line.split("|")] for line in TABLE.strip().splitlines()]
+
+
+def fits(row, cell):
+    outcome, safety, in_doubt, failures, window = row[:5]
+
+    return (
+        outcome == cell.outcome
+        and (safety == "any" or cell.safety in safety.split(", "))
+        and in_doubt in ("any", "yes" if cell.in_doubt else "no")
+        and cell.failures in FAILURES[failures]
+        and window in ("any", cell.window)
+    )
+
+
+def expected(cell):
+    (row,) = [each for each in rows() if fits(each, cell)]
+    state, reason, failures, in_doubt, wait = row[5:]
+
+    return Expected(
+        state=state,
+        reason=None if reason == "–" else reason,
+        failures=cell.failures if failures == "same" else min(cell.failures + 1, 4),
+        in_doubt=cell.in_doubt if in_doubt == "same" else in_doubt == "yes",
+        # With chance 0, a back-off is its ceiling, which without an earlier 429 is one second.
+        wait={"–": None, "rung": RUNG.get(cell.failures), "back-off": timedelta(seconds=1)}[wait],
+    )
+
+
+def standing_of(cell, safety, *, throttles=0):
+    """A command first sent so long ago that its key is still good at the next try, or no longer."""
+    left = timedelta(hours=6) if cell.window == "open" else timedelta(seconds=1)
+
+    return Standing(
+        safety=safety,
+        failures=cell.failures,
+        throttles=throttles,
+        in_doubt=cell.in_doubt,
+        first_sent_at=NOON - timedelta(hours=24) + timedelta(minutes=5) + left,
+    )
+
+
+def decided(cell, safety):
+    decision = decide(OUTCOME[cell.outcome], standing_of(cell, safety), POLICY, ended_at=NOON, chance=0.0)
+    transition = decision.transition
+
+    return Expected(
+        state=transition.to.value,
+        reason=None if decision.reason is None else decision.reason.value,
+        failures=transition.failures,
+        in_doubt=transition.in_doubt,
+        wait=None if transition.due_at is None else transition.due_at - NOON,
+    )
+
+
+def cells(safety):
+    return [
+        Cell(outcome=outcome, safety=safety, in_doubt=in_doubt, failures=failures, window=window)
+        for outcome, in_doubt, failures, window in product(OUTCOME, (False, True), range(5), ("open", "closed"))
+    ]
+
+
+def test_the_table_speaks_of_every_outcome():
+    """An outcome without a row would be decided by whatever the code happens to do."""
+    assert set(OUTCOMES) == set(OUTCOME) == {row[0] for row in rows()}
+
+
+@pytest.mark.parametrize("safety", ["read", "keyed", "unkeyed"])
+def test_exactly_one_row_speaks_of_each_case(safety):
+    """Two rows could contradict each other; none would leave a case open."""
+    counted = {cell: sum(fits(row, cell) for row in rows()) for cell in cells(safety)}
+
+    assert {} == {cell: count for cell, count in counted.items() if count != 1}
+
+
+@pytest.mark.parametrize("keyed", [True, False], ids=["keyed", "unkeyed"])
+@pytest.mark.parametrize("kind", sorted(OPERATIONS))
+def test_every_case_is_decided_as_the_table_says(kind, keyed):
+    """Each of these decisions moves money, leaves it alone or calls a person."""
+    klarna = Klarna(account="klarna-eu", base_url="http://127.0.0.1:8090", username="u", password="p")
+    safety = klarna.safety(kind, keyed=keyed)
+    by_name = "read" if kind.startswith("read_") else "keyed" if keyed else "unkeyed"
+
+    wrong = {cell: decided(cell, safety) for cell in cells(by_name) if expected(cell) != decided(cell, safety)}
+
+    assert {} == wrong
+
+
+def markdown():
+    """The table as docs/lifecycle.md shows it."""
+    lines = [f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"]
+    for row in rows():
+        shown = [
+            f"`{part}`" if part.replace("_", "").isalpha() and at in (0, 5, 6) else part for at, part in enumerate(row)
+        ]
+        lines.append(f"| {' | '.join(shown)} |")
+
+    return "\n".join(lines)
+
+
+def test_the_documentation_shows_this_table():
+    """Operators and reviewers read the page; a page that differs from the code is worse than none."""
+    section = re.search(
+        r"^## What follows from an outcome\n(.*?)^## ", LIFECYCLE.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+    shown = "\n".join(line for line in section[1].splitlines() if line.startswith("|"))
+
+    assert markdown() == shown
+
+
+# --- what a decision carries -------------------------------------------------------------------------------
+
+
+def test_a_success_keeps_what_the_provider_gave_and_clears_the_problem():
+    """The capture's id is what the shop looks for; an old problem beside it would mislead."""
+    standing = Standing(safety=Safety.KEYED, failures=2, in_doubt=True, first_sent_at=NOON)
+
+    decision = decide(OUTCOME["succeeded"], standing, POLICY, ended_at=NOON, chance=0.0)
+
+    assert {"capture_id": "c-1", "correlation_id": "corr"} == decision.transition.result
+    assert decision.transition.problem is None
+
+
+@pytest.mark.parametrize("name", sorted(set(OUTCOME) - {"succeeded"}))
+def test_everything_else_keeps_its_problem(name):
+    """Whoever opens the ticket must see what the provider said last."""
+    decision = decide(OUTCOME[name], Standing(safety=Safety.KEYED), POLICY, ended_at=NOON, chance=0.0)
+
+    assert PROBLEM == decision.transition.problem
+    assert decision.transition.result is None
+
+
+def test_waits_run_from_the_end_of_the_attempt():
+    """An attempt that hung for 30 s must not eat up the wait after it."""
+    ended_at = NOON + timedelta(seconds=30)
+
+    decision = decide(OUTCOME["in_doubt"], Standing(safety=Safety.KEYED), POLICY, ended_at=ended_at, chance=0.0)
+
+    assert ended_at + timedelta(seconds=5) == decision.transition.due_at
+
+
+def test_a_failed_attempt_ends_a_series_of_429s():
+    """The back-off answers a quota that is used up; the next 429 begins another series."""
+    standing = Standing(safety=Safety.KEYED, throttles=7)
+
+    decision = decide(OUTCOME["not_sent"], standing, POLICY, ended_at=NOON, chance=0.0)
+
+    assert 0 == decision.transition.throttles
+
+
+def test_a_ladder_of_one_rung_escalates_after_the_second_attempt():
+    """The waits are a setting; how many attempts there are follows from it."""
+    short = Policy(
+        ladder=(timedelta(seconds=1),),
+        key_window=timedelta(hours=24),
+        key_margin=timedelta(minutes=5),
+        throttle_base=timedelta(seconds=1),
+        throttle_cap=timedelta(seconds=60),
+    )
+
+    after = [
+        decide(
+            OUTCOME["in_doubt"], Standing(safety=Safety.KEYED, failures=n), short, ended_at=NOON, chance=0.0
+        ).transition.to
+        for n in (0, 1)
+    ]
+
+    assert 2 == short.tries
+    assert [State.PENDING, State.ESCALATED] == after
+
+
+# --- back-off ----------------------------------------------------------------------------------------------
+
+
+@given(
+    throttles=st.integers(min_value=0, max_value=10_000),
+    chance=st.floats(min_value=0.0, max_value=1.0, exclude_max=True),
+    safety=st.sampled_from(Safety),
+)
+def test_a_back_off_is_spread_over_all_of_a_ceiling_that_doubles(throttles, chance, safety):
+    """Without chance, all who were refused together would come back together."""
+    ceiling = min(60.0, 1.0 * 2 ** min(throttles, 6))
+    standing = Standing(safety=safety, failures=2, throttles=throttles)
+
+    transition = decide(OUTCOME["throttled"], standing, POLICY, ended_at=NOON, chance=chance).transition
+
+    assert 0.0 <= (transition.due_at - NOON).total_seconds() <= ceiling
+    assert (ceiling * (1 - chance)) == pytest.approx((transition.due_at - NOON).total_seconds(), abs=1e-5)
+    assert (2, throttles + 1) == (transition.failures, transition.throttles)
+
+
+# --- the key window ----------------------------------------------------------------------------------------
+
+DEADLINE = NOON + timedelta(hours=24) - timedelta(minutes=5)
+
+
+def test_a_key_is_good_until_its_window_less_the_margin():
+    """A request that leaves just in time may arrive late."""
+    assert DEADLINE == key_deadline(Standing(safety=Safety.KEYED, first_sent_at=NOON), POLICY)
+
+
+@pytest.mark.parametrize(
+    ("safety", "first_sent_at"),
+    [(Safety.READ, NOON), (Safety.UNKEYED, NOON), (Safety.KEYED, None)],
+    ids=["a read", "no key", "never sent"],
+)
+def test_no_window_bounds_what_was_not_sent_under_a_key(safety, first_sent_at):
+    """A window begins with the first use of a key."""
+    assert key_deadline(Standing(safety=safety, first_sent_at=first_sent_at), POLICY) is None
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (DEADLINE - timedelta(microseconds=1), None),
+        (DEADLINE, Reason.KEY_WINDOW_CLOSED),
+        (DEADLINE + timedelta(days=9), Reason.KEY_WINDOW_CLOSED),
+    ],
+)
+def test_nothing_is_sent_from_the_deadline_on(now, expected):
+    """The provider may have forgotten the key, and would take the money again."""
+    standing = Standing(safety=Safety.KEYED, in_doubt=True, first_sent_at=NOON)
+
+    assert expected is refuse_send(standing, POLICY, now=now)
+
+
+@pytest.mark.parametrize(
+    ("early", "expected"), [(timedelta(microseconds=1), None), (timedelta(0), Reason.KEY_WINDOW_CLOSED)]
+)
+def test_no_wait_ends_at_the_deadline_or_later(early, expected):
+    """A wait that ends too late would be a wait for nothing; people are told at once."""
+    ended_at = DEADLINE - timedelta(minutes=5) - early
+    standing = Standing(safety=Safety.KEYED, failures=1, first_sent_at=NOON)
+
+    decision = decide(OUTCOME["in_doubt"], standing, POLICY, ended_at=ended_at, chance=0.0)
+
+    assert expected is decision.reason
+
+
+@pytest.mark.parametrize("first_sent_at", [None, NOON])
+@pytest.mark.parametrize("in_doubt", [True, False])
+def test_a_read_may_always_be_sent(first_sent_at, in_doubt):
+    """It changes nothing."""
+    standing = Standing(safety=Safety.READ, in_doubt=in_doubt, first_sent_at=first_sent_at)
+
+    assert refuse_send(standing, POLICY, now=NOON + timedelta(days=30)) is None
+
+
+@pytest.mark.parametrize(("in_doubt", "expected"), [(False, None), (True, Reason.NOT_SAFE_TO_RETRY)])
+def test_a_change_without_a_key_is_not_sent_while_its_fate_is_unknown(in_doubt, expected):
+    """Nothing at the provider would recognise the repeat, however long ago the first was."""
+    standing = Standing(safety=Safety.UNKEYED, in_doubt=in_doubt, first_sent_at=NOON)
+
+    assert expected is refuse_send(standing, POLICY, now=NOON + timedelta(days=30))
+
+
+def test_what_must_not_be_sent_is_escalated_as_it_stands():
+    """No attempt was made, so nothing about it has changed but who must look at it."""
+    standing = Standing(safety=Safety.KEYED, failures=2, in_doubt=True, first_sent_at=NOON)
+
+    decision = hold(standing, Reason.KEY_WINDOW_CLOSED, problem=PROBLEM)
+
+    transition = decision.transition
+    assert Reason.KEY_WINDOW_CLOSED is decision.reason
+    assert (State.ESCALATED, 2, True, PROBLEM) == (
+        transition.to,
+        transition.failures,
+        transition.in_doubt,
+        transition.problem,
+    )
+
+
+@pytest.mark.parametrize(("keyed", "expected"), [(True, Safety.KEYED), (False, Safety.UNKEYED)])
+def test_without_a_provider_only_the_key_is_believed(keyed, expected):
+    """The account is not in this worker's settings; what carries no key may be a change and is treated as one."""
+    assert expected is safety_without_provider(keyed=keyed)
+
+
+@given(
+    outcome=st.sampled_from(sorted(OUTCOME)),
+    standing=st.builds(
+        Standing,
+        safety=st.sampled_from(Safety),
+        failures=st.integers(min_value=0, max_value=4),
+        in_doubt=st.booleans(),
+        first_sent_at=st.datetimes(
+            min_value=datetime(2026, 11, 20), max_value=datetime(2026, 11, 22, 12), timezones=st.just(UTC)
+        ),
+    ),
+    chance=st.floats(min_value=0.0, max_value=1.0, exclude_max=True),
+)
+def test_no_decision_plans_a_send_that_would_be_refused(outcome, standing, chance):
+    """A command that waits for a send which must not happen waits for nothing."""
+    decision = decide(OUTCOME[outcome], standing, POLICY, ended_at=NOON, chance=chance)
+
+    after = Standing(
+        safety=standing.safety,
+        # A change without a key that is in doubt is never sent, so no attempt of it ends with it in doubt before.
+        in_doubt=decision.transition.in_doubt and standing.safety is not Safety.UNKEYED,
+        first_sent_at=standing.first_sent_at,
+    )
+    due_at = decision.transition.due_at
+    assert due_at is None or refuse_send(after, POLICY, now=due_at) is None
+    assert (decision.reason is None) == (decision.transition.to in {State.SUCCEEDED, State.PENDING})

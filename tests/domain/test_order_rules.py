@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from worker.domain.klarna_commands import KLARNA_COMMANDS
+from worker.domain.order_rules import WAITS_FOR
+
+LIFECYCLE = Path(__file__).resolve().parents[2] / "docs" / "lifecycle.md"
+
+#: What waits for what, in plain words; every kind that is not here waits for nothing.
+RULES = {
+    "capture": {"cancel", "release_remaining_authorization", "update_authorization", "extend_authorization_time"},
+    "refund": {"capture"},
+    "cancel": {"capture", "refund"},
+    "release_remaining_authorization": {"capture", "refund"},
+    "update_authorization": {"capture", "refund"},
+    "extend_authorization_time": {"capture", "refund"},
+}
+
+
+def test_these_are_the_rules():
+    """A missing one lets a refund overtake its capture; one too many makes an address wait 5 hours for nothing."""
+    assert RULES == {kind: set(kinds) for kind, kinds in WAITS_FOR.items()}
+
+
+def test_every_kind_that_a_rule_names_exists():
+    """A rule about a misspelt kind would hold nothing back."""
+    named = set(RULES) | set().union(*RULES.values())
+
+    assert set() == named - set(KLARNA_COMMANDS)
+
+
+@pytest.mark.parametrize("kind", sorted(set(KLARNA_COMMANDS) - set(RULES)))
+def test_other_kinds_wait_for_nothing_and_hold_nothing_back(kind):
+    """They are independent of the money; the provider's own answer orders them."""
+    assert kind not in WAITS_FOR
+    assert not any(kind in waited_for for waited_for in WAITS_FOR.values())
+
+
+def test_no_kind_waits_for_its_own():
+    """Two captures of an order are independent; one that waits 5 hours must not hold the other."""
+    assert [] == [kind for kind, waited_for in WAITS_FOR.items() if kind in waited_for]
+
+
+def test_the_page_shows_these_rules():
+    """Whoever wonders why a refund does not move looks there."""
+    section = re.search(r"^## Order rules\n(.*?)^## ", LIFECYCLE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+    shown = {
+        kind: set(re.findall(r"`(\w+)`", waited_for))
+        for kind, waited_for in re.findall(r"^\| `(\w+)` \| (.+) \|$", section[1], re.MULTILINE)
+    }
+
+    assert RULES == shown

@@ -1,0 +1,34 @@
+from worker import Capture
+
+ORDER = "4ba29b50-be7b-44f5-a492-113e6a865e22"
+
+
+def test_people_see_which_command_which_order_and_which_try(shop, new_worker, sandbox, events, until):
+    """Somebody looks at Flower at night and must know from one line what this is about."""
+    sandbox.fault("status", status=503)
+    worker = new_worker().ready()
+
+    shop.enqueue(Capture(account="klarna-eu", order_id=ORDER, amount=1000, reference="parcel-1"))
+    until(lambda: shop.states() == {"succeeded": 1}, tell=worker.log)
+    labels = until(lambda: labelled(events, "post-purchase.execute", 2))
+
+    assert {"capture klarna-eu 4ba29b50… try 1 of 4", "capture klarna-eu 4ba29b50… try 2 of 4"} <= set(labels)
+    assert {"{}"} == {each["kwargs"] for each in events if each["type"] == "task-received"}
+
+
+def test_a_backlog_is_shown_as_a_count(shop, new_worker, captures, events, until):
+    """Two hundred ids in a line tell a person nothing."""
+    shop.store(*captures(30))
+    worker = new_worker()
+
+    until(lambda: shop.states() == {"succeeded": 30}, tell=worker.log)
+    labels = until(lambda: labelled(events, "post-purchase.execute", 1))
+
+    assert "30 commands: capture klarna-eu order-0 try 1 of 4 …" in labels
+
+
+def labelled(events, name, count):
+    """Return the labels of the tasks received, once there are so many."""
+    labels = [each["args"] for each in events if each["type"] == "task-received" and each["name"] == name]
+
+    return labels if len(labels) >= count else None

@@ -1,0 +1,63 @@
+from datetime import datetime
+from itertools import pairwise
+
+from worker import Capture
+
+#: Scaled down from 5 s, 5 min and 5 h. The last lies beyond the horizon, so the database keeps it at first.
+LADDER = (0.6, 1.2, 3.0)
+HORIZON = 2.0
+
+#: What a busy machine may add to a wait; never may it take anything away.
+LATE = 0.5
+
+
+def test_the_ladder_is_climbed_in_time_and_ends_in_one_ticket(shop, new_worker, sandbox, until):
+    """Waits are the provider's own rule: sooner is a flood, later is money not taken, and two tickets are one lie."""
+    sandbox.fault("status", status=503, times=None)
+    worker = new_worker(
+        RETRY__LADDER_SECONDS=",".join(map(str, LADDER)), DISPATCH__HORIZON_SECONDS=str(HORIZON)
+    ).ready()
+
+    [captured] = shop.enqueue(Capture(account="klarna-eu", order_id="order-1", amount=1000, reference="parcel-1"))
+    until(lambda: shop.states() == {"escalated": 1}, tell=worker.log)
+    until(lambda: shop.open_tickets() == [("ladder_exhausted", "open", 1)], tell=worker.log)
+
+    attempts = shop.show(captured)["attempts"]
+    waits = [
+        (datetime.fromisoformat(later["started_at"]) - datetime.fromisoformat(earlier["finished_at"])).total_seconds()
+        for earlier, later in pairwise(attempts)
+    ]
+    assert ["in_doubt"] * 4 == [each["outcome"] for each in attempts]
+    assert all(rung <= wait <= rung + LATE for rung, wait in zip(LADDER, waits, strict=True)), waits
+    assert 4 == len(sandbox.requests())
+    assert 1 == len({each["headers"]["Klarna-Idempotency-Key"] for each in sandbox.requests()})
+    assert 1 == len(worker.lines("ticket.opened"))
+
+
+def test_a_wait_within_the_horizon_travels_as_a_countdown(shop, new_worker, sandbox, held, until):
+    """A countdown is on time to the millisecond; looking at the database once a second is not."""
+    sandbox.fault("status", status=503)
+    worker = new_worker(RETRY__LADDER_SECONDS="3,4,5").ready()
+
+    [captured] = shop.enqueue(Capture(account="klarna-eu", order_id="order-1", amount=1000, reference="parcel-1"))
+    until(lambda: shop.states() == {"pending": 1} and len(sandbox.requests()) == 1, tell=worker.log)
+    [countdown] = until(lambda: held(), tell=worker.log)
+
+    shown = shop.show(captured)
+    due_at, eta = datetime.fromisoformat(shown["due_at"]), datetime.fromisoformat(countdown["eta"])
+    assert [[[str(captured)]], "post-purchase.execute"] == [countdown["request"]["args"], countdown["request"]["name"]]
+    assert abs((eta - due_at).total_seconds()) < LATE
+
+
+def test_a_wait_beyond_the_horizon_stays_in_the_database(shop, new_worker, sandbox, held, until):
+    """A long countdown runs once per visibility timeout on Redis, and is lost for that long with its worker."""
+    sandbox.fault("status", status=503)
+    worker = new_worker(RETRY__LADDER_SECONDS="3,4,5", DISPATCH__HORIZON_SECONDS="1").ready()
+
+    shop.enqueue(Capture(account="klarna-eu", order_id="order-1", amount=1000, reference="parcel-1"))
+    until(lambda: shop.states() == {"pending": 1} and len(sandbox.requests()) == 1, tell=worker.log)
+    at_first = held()
+    later = until(lambda: held(), tell=worker.log)
+
+    assert [] == at_first
+    assert 1 == len(later)

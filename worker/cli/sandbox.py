@@ -1,0 +1,99 @@
+"""`post-purchase sandbox`: the stand-in provider as a process.
+
+Decides where it listens and which credentials it demands: those of the account that points at it. Leaves everything
+else to `worker.sandbox`, which knows nothing of settings.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .edge import BadInput, examples, invocation
+from .output import AsJson, print_json, print_line
+
+if TYPE_CHECKING:
+    from ..config import Settings
+
+#: The account whose credentials the sandbox demands.
+_ACCOUNT = "klarna-eu"
+
+#: What it demands where there is no such account.
+_ANYBODY = ("sandbox", "sandbox")
+
+_HIGHEST_PORT = 65_535
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put the command on the command line."""
+    app.command("sandbox", epilog=examples("post-purchase --profile sandbox sandbox --create-orders 100000"))(sandbox)
+
+
+def sandbox(
+    ctx: typer.Context,
+    *,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Address of both ports. Default: sandbox.host.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT", min=0, max=_HIGHEST_PORT, help="The provider's port, 0 for any. Default: sandbox.port."
+        ),
+    ] = None,
+    control_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT", min=0, max=_HIGHEST_PORT, help="The control port, 0 for any. Default: sandbox.control_port."
+        ),
+    ] = None,
+    create_orders: Annotated[
+        int | None,
+        typer.Option(metavar="AMOUNT", min=1, help="Make an unknown order on its first use, with this amount."),
+    ] = None,
+    orders: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Orders to begin with, one JSON object a line.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a stand-in for the provider.
+
+    Its two addresses are printed once it can be reached; it runs until told to stop, and keeps nothing.
+    """
+    from ..logs import configure  # noqa: PLC0415  # --help must be quick
+    from ..sandbox import SandboxError, serve  # noqa: PLC0415  # the same
+
+    def say(base_url: str, control_url: str) -> None:
+        if as_json:
+            print_json({"base_url": base_url, "control_url": control_url})
+        else:
+            print_line(f"sandbox {base_url} control {control_url}")
+
+    settings = invocation(ctx).settings(require_credentials=True)
+    configure(settings.log)
+    listen = settings.sandbox
+    username, password = _credentials(settings)
+    try:
+        serve(
+            host=host or listen.host,
+            port=listen.port if port is None else port,
+            control_port=listen.control_port if control_port is None else control_port,
+            orders_file=orders,
+            create_orders=create_orders,
+            username=username,
+            password=password,
+            ready=say,
+        )
+    except SandboxError as error:
+        raise BadInput([str(error)]) from None
+
+
+def _credentials(settings: Settings) -> tuple[str, str]:
+    """What the account sends, user name first."""
+    account = settings.accounts.get(_ACCOUNT)
+    if account is None or account.username is None or account.password is None:
+        return _ANYBODY
+
+    return account.username.get_secret_value(), account.password.get_secret_value()
