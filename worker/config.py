@@ -404,29 +404,44 @@ class RegionHosts(_Table):
     oc: ServiceUrl
 
 
-class EnvironmentHosts(_Table):
-    """A provider's base URLs for money and for play."""
+class KlarnaHosts(_Table):
+    """Klarna's base URLs for money and for play."""
 
     production: RegionHosts
     playground: RegionHosts
 
 
-class ProviderSettings(_Table):
-    """What is known of a provider."""
+class KlarnaSettings(_Table):
+    """What is known of Klarna."""
 
-    hosts: EnvironmentHosts
+    hosts: KlarnaHosts
+
+
+class BlueSnapHosts(_Table):
+    """BlueSnap's base URLs for money and for play; it knows no regions."""
+
+    production: ServiceUrl
+    playground: ServiceUrl
+
+
+class BlueSnapSettings(_Table):
+    """What is known of BlueSnap."""
+
+    hosts: BlueSnapHosts
+    key_window_seconds: KeyWindow
 
 
 class ProvidersSettings(_Table):
     """The providers that an account can be at."""
 
-    klarna: ProviderSettings
+    klarna: KlarnaSettings
+    bluesnap: BlueSnapSettings
 
 
 class AccountSettings(_Table):
     """A merchant account at a provider. What `base_url` was not given is filled in from region and environment."""
 
-    provider: Literal["klarna"]
+    provider: Literal["klarna", "bluesnap"]
     region: Literal["eu", "na", "oc"] | None = None
     environment: Literal["production", "playground"] | None = None
     base_url: ServiceUrl
@@ -691,13 +706,12 @@ class _Gathering:
             self._origins[key] = _Origin(rank=origin.rank, name=f"{origin.name}: the content of {str(path)!r}")
 
     def find_base_urls(self) -> None:
-        """Give each account without a base URL the provider's own, by region and environment."""
+        """Give each account without a base URL the provider's own, by environment and, where it has some, region."""
         for account in self._account_names():
             at = ("accounts", account)
-            provider, environment, region = (
-                self._values.get((*at, field)) for field in ("provider", "environment", "region")
-            )
-            host = self._values.get(("providers", str(provider), "hosts", str(environment), str(region)))
+            names = (self._values.get((*at, field)) for field in _place_fields(self._values.get((*at, "provider"))))
+            provider, *place = map(str, names)
+            host = self._values.get(("providers", provider, "hosts", *place))
             if host is not None:
                 self._values.setdefault((*at, "base_url"), host)
 
@@ -747,7 +761,7 @@ class _Gathering:
                 reason = str(detail.get("ctx", {}).get("error", "")) or self._expectation(key)
                 self.problems.append(f"{self._name(key)} {reason}")
             elif not self._is_base_url_in_doubt(key):
-                self.problems.append(_how_to_set(key))
+                self.problems.append(_how_to_set(key, self._values.get((*key[:-1], "provider"))))
 
     def _expectation(self, key: Key) -> str:
         form = SETTINGS[_schema_key(key)].form
@@ -757,7 +771,7 @@ class _Gathering:
 
     def _is_base_url_in_doubt(self, key: Key) -> bool:
         """A wrong provider, region or environment is reported itself; that no base URL follows from it is not news."""
-        fields = ("provider", "environment", "region")
+        fields = _place_fields(self._values.get((*key[:-1], "provider")))
         return key[-1] == "base_url" and all((*key[:-1], field) in self._values for field in fields)
 
     def _name(self, *keys: Key) -> str:
@@ -805,12 +819,17 @@ class _Gathering:
                 )
 
 
-def _how_to_set(key: Key) -> str:
+def _place_fields(provider: object) -> tuple[str, ...]:
+    """The fields of an account that name its provider's host, in the order of the hosts' tables."""
+    has_regions = ("providers", str(provider), "hosts", "production") not in SETTINGS
+
+    return ("provider", "environment", "region") if has_regions else ("provider", "environment")
+
+
+def _how_to_set(key: Key, provider: object = None) -> str:
     if key[-1] == "base_url":
-        return (
-            f"{dotted(key)} is not set: give it in {environment_name(key)}, or give the account's provider, region "
-            "and environment"
-        )
+        others = "provider, region and environment" if "region" in _place_fields(provider) else "environment"
+        return f"{dotted(key)} is not set: give it in {environment_name(key)}, or give the account's {others}"
     return f"{dotted(key)} is not set: give it in a profile, or as {environment_name(key)}"
 
 
@@ -876,6 +895,11 @@ def _retry_rules(retry: RetrySettings, http: HttpSettings) -> Iterator[_Breach]:
         "the longest wait cannot be shorter than the first",
         may_equal=True,
     )
+
+
+def _provider_rules(providers: ProvidersSettings, retry: RetrySettings) -> Iterator[_Breach]:
+    key = ("providers", "bluesnap", "key_window_seconds")
+    yield from _window_above_margin(key, providers.bluesnap.key_window_seconds, retry)
 
 
 def _http_rules(http: HttpSettings) -> Iterator[_Breach]:
@@ -976,6 +1000,7 @@ def _missing_desk_credential(desk: str, field: str, why: str) -> str:
 _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[_Breach]]], ...] = (
     (("http",), _http_rules),
     (("retry", "http"), _retry_rules),
+    (("providers", "retry"), _provider_rules),
     (("lease", "http"), _lease_rules),
     (("dispatch", "broker"), _dispatch_rules),
     (("tickets",), _ticket_rules),

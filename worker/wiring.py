@@ -26,11 +26,13 @@ from .config import AccountSettings, Settings
 from .desks.email import EmailDesk
 from .desks.log import LogDesk
 from .desks.webhook import WebhookDesk
+from .domain.bluesnap_commands import BLUESNAP_COMMANDS
 from .domain.commands import Command
 from .domain.klarna_commands import KLARNA_COMMANDS
 from .domain.label import command_label
 from .domain.ladder import Policy
 from .ports import Account, Provider, StoreUnavailable, TicketDesk
+from .providers.bluesnap import BlueSnap
 from .providers.klarna import Klarna
 from .providers.transport import CurlTransport
 from .publish import ESCALATE_TASK, EXECUTE_QUEUE, EXECUTE_TASK, UPKEEP_QUEUE, CeleryPublisher
@@ -48,7 +50,10 @@ from .store.host import after_commit, connection_of
 log = structlog.get_logger(__name__)
 
 #: Provider name → the commands its accounts take, by kind.
-COMMANDS: Mapping[str, Mapping[str, type[Command]]] = {"klarna": KLARNA_COMMANDS}
+COMMANDS: Mapping[str, Mapping[str, type[Command]]] = {"bluesnap": BLUESNAP_COMMANDS, "klarna": KLARNA_COMMANDS}
+
+#: Provider name → what speaks to it.
+PROVIDERS: Mapping[str, type[BlueSnap | Klarna]] = {"bluesnap": BlueSnap, "klarna": Klarna}
 
 #: What to do about a database that does not answer.
 DATABASE_FIX = "start the database, or mend database.url (POST_PURCHASE_DATABASE__URL)"
@@ -97,7 +102,7 @@ class Services:
     def accounts(self) -> Mapping[str, Account]:
         """Every configured account with its provider and its waits and windows."""
         return {
-            name: Account(provider=_provider(name, account), policy=self._policy(account.key_window_seconds))
+            name: Account(provider=_provider(name, account), policy=self._policy(self._key_window(account)))
             for name, account in self.settings.accounts.items()
         }
 
@@ -178,6 +183,7 @@ class Services:
             self.store.borrow(connection),
             commands,
             kinds=self._kinds,
+            unkeyed=self._unkeyed,
             published_for=timedelta(seconds=self.settings.dispatch.republish_seconds),
             reserve=self.publisher.reserve,
         )
@@ -215,6 +221,10 @@ class Services:
     def _kinds(self) -> Mapping[str, Collection[type[Command]]]:
         return {name: set(COMMANDS[account.provider].values()) for name, account in self.settings.accounts.items()}
 
+    @cached_property
+    def _unkeyed(self) -> Collection[str]:
+        return frozenset(name for name, account in self.settings.accounts.items() if not account.keyed)
+
     def _publish(self, following: Sequence[Enqueued]) -> None:
         for each in following:
             label = command_label(
@@ -225,6 +235,12 @@ class Services:
                 tries=self.fallback.tries,
             )
             self.publisher.execute([each.id], label=label)
+
+    def _key_window(self, account: AccountSettings) -> float | None:
+        """How long the account's keys count: as it says itself, else as its provider does, else as all others do."""
+        by_provider = {"bluesnap": self.settings.providers.bluesnap.key_window_seconds}
+
+        return account.key_window_seconds or by_provider.get(account.provider)
 
     def _policy(self, key_window_seconds: float | None) -> Policy:
         retry = self.settings.retry
@@ -342,11 +358,12 @@ def _other_options(url: str) -> dict[str, Any]:
 
 
 def _provider(name: str, account: AccountSettings) -> Provider:
-    return Klarna(
+    return PROVIDERS[account.provider](
         account=name,
         base_url=account.base_url,
         username=_reveal(account.username),
         password=_reveal(account.password),
+        keyed=account.keyed,
     )
 
 

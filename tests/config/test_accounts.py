@@ -164,3 +164,83 @@ def test_an_account_is_keyed_unless_it_says_otherwise(load, account):
 
     assert load(account(text)).accounts["klarna-eu"].keyed
     assert not load(account(f"{text}keyed = false")).accounts["klarna-eu"].keyed
+
+
+BLUESNAP = 'provider = "bluesnap"\nusername = "user"\npassword = "pass"\n'
+
+
+@pytest.mark.parametrize(
+    ("environment", "host"),
+    [("production", "https://ws.bluesnap.com"), ("playground", "https://sandbox.bluesnap.com")],
+)
+@pytest.mark.parametrize("region", ["", 'region = "na"\n'])
+def test_the_environment_alone_names_bluesnaps_host(load, account, environment, host, region):
+    """BlueSnap has no regions; one that was given changes nothing."""
+    path = account(f'{BLUESNAP}{region}environment = "{environment}"', name="bluesnap-us")
+
+    assert host == load(path).accounts["bluesnap-us"].base_url
+
+
+def test_a_base_url_wins_over_bluesnaps_environment(load, account):
+    """A test points at its own server."""
+    path = account(f'{BLUESNAP}environment = "production"\nbase_url = "https://other.example.com"', name="bluesnap-us")
+
+    assert "https://other.example.com" == load(path).accounts["bluesnap-us"].base_url
+
+
+def test_another_host_can_be_given_for_bluesnap(load, account):
+    """Hosts are data: when the provider moves, no release is needed."""
+    path = account(f'{BLUESNAP}environment = "production"', name="bluesnap-us")
+
+    settings = load(path, overrides={"providers.bluesnap.hosts.production": "https://new.example.com"})
+
+    assert "https://new.example.com" == settings.accounts["bluesnap-us"].base_url
+
+
+@pytest.mark.parametrize("given", ["", 'region = "eu"'])
+def test_a_bluesnap_account_without_an_address_says_how_to_give_one(problems, account, given):
+    """It is not sent looking for a region."""
+    (line,) = problems(account(f"{BLUESNAP}{given}", name="bluesnap-us"))
+
+    assert line == (
+        "accounts.bluesnap-us.base_url is not set: give it in POST_PURCHASE_ACCOUNTS__BLUESNAP_US__BASE_URL, "
+        "or give the account's environment"
+    )
+
+
+def test_a_wrong_environment_of_a_bluesnap_account_is_reported_once(problems, account):
+    """That no address follows from it is no second problem."""
+    path = account(f'{BLUESNAP}environment = "mars"', name="bluesnap-us")
+
+    (line,) = problems(path)
+
+    assert line == (f"{path}: accounts.bluesnap-us.environment must be one of production, playground, got 'mars'")
+
+
+def test_bluesnaps_keys_count_for_12_hours_unless_told_otherwise(load):
+    """It keeps them for up to 24 h, and does not say how much less that may be."""
+    assert 12 * 3600 == load("test").providers.bluesnap.key_window_seconds
+
+
+@pytest.mark.parametrize("profile_name", ["development", "sandbox", "test"])
+def test_the_profiles_for_trying_out_have_an_account_of_each_provider(load, profile_name):
+    """Both can be tried without an account anywhere."""
+    accounts = load(profile_name).accounts
+
+    assert {"klarna-eu": "klarna", "bluesnap-us": "bluesnap"} == {n: a.provider for n, a in accounts.items()}
+    assert all(each.base_url.startswith("http://127.0.0.1:") for each in accounts.values())
+
+
+def test_bluesnaps_key_window_must_leave_room_for_its_margin(problems):
+    """Otherwise no keyed command of a BlueSnap account could ever be sent."""
+    (line,) = problems("test", overrides={"providers.bluesnap.key_window_seconds": 5})
+
+    assert "providers.bluesnap.key_window_seconds is 5 and must be above retry.key_margin_seconds" in line
+    assert "nothing could ever be sent" in line
+
+
+def test_bluesnaps_key_window_is_at_most_a_day(problems):
+    """After that no key is left."""
+    (line,) = problems("test", overrides={"providers.bluesnap.key_window_seconds": 86_401})
+
+    assert "at most 86400" in line

@@ -49,7 +49,7 @@ def test_a_refusal_is_one_of_ours(problems):
         ("retry.key_window_seconds", 86401, f"{WINDOW}, got 86401"),
         ("accounts.klarna-eu.key_window_seconds", 90000, f"{WINDOW}, got 90000"),
         ("accounts.klarna-eu.keyed", "true", "must be true or false, got 'true'"),
-        ("accounts.klarna-eu.provider", "other", "must be one of klarna, got 'other'"),
+        ("accounts.klarna-eu.provider", "other", "must be one of klarna, bluesnap, got 'other'"),
         ("accounts.klarna-eu.region", "mars", "must be one of eu, na, oc, got 'mars'"),
         ("accounts.klarna-eu.environment", "live", "must be one of production, playground, got 'live'"),
         ("broker.key_prefix", "", "must be 1 to 64 letters, digits or any of : _ . -, got ''"),

@@ -5,19 +5,30 @@ from pathlib import Path
 
 import pytest
 
+from worker.domain.bluesnap_commands import BLUESNAP_COMMANDS
 from worker.domain.klarna_commands import KLARNA_COMMANDS
 from worker.domain.order_rules import WAITS_FOR
 
 LIFECYCLE = Path(__file__).resolve().parents[2] / "docs" / "lifecycle.md"
 
+KINDS = set(KLARNA_COMMANDS) | set(BLUESNAP_COMMANDS)
+
 #: What waits for what, in plain words; every kind that is not here waits for nothing.
 RULES = {
-    "capture": {"cancel", "release_remaining_authorization", "update_authorization", "extend_authorization_time"},
-    "refund": {"capture"},
-    "cancel": {"capture", "refund"},
-    "release_remaining_authorization": {"capture", "refund"},
-    "update_authorization": {"capture", "refund"},
-    "extend_authorization_time": {"capture", "refund"},
+    "capture": {
+        "auth_reversal",
+        "cancel",
+        "extend_authorization_time",
+        "release_remaining_authorization",
+        "update_authorization",
+    },
+    "refund": {"capture", "cancel_pending_refund"},
+    "cancel_pending_refund": {"capture", "refund"},
+    "auth_reversal": {"capture", "refund", "cancel_pending_refund"},
+    "cancel": {"capture", "refund", "cancel_pending_refund"},
+    "release_remaining_authorization": {"capture", "refund", "cancel_pending_refund"},
+    "update_authorization": {"capture", "refund", "cancel_pending_refund"},
+    "extend_authorization_time": {"capture", "refund", "cancel_pending_refund"},
 }
 
 
@@ -30,10 +41,10 @@ def test_every_kind_that_a_rule_names_exists():
     """A rule about a misspelt kind would hold nothing back."""
     named = set(RULES) | set().union(*RULES.values())
 
-    assert set() == named - set(KLARNA_COMMANDS)
+    assert set() == named - KINDS
 
 
-@pytest.mark.parametrize("kind", sorted(set(KLARNA_COMMANDS) - set(RULES)))
+@pytest.mark.parametrize("kind", sorted(KINDS - set(RULES)))
 def test_other_kinds_wait_for_nothing_and_hold_nothing_back(kind):
     """They are independent of the money; the provider's own answer orders them."""
     assert kind not in WAITS_FOR

@@ -69,6 +69,43 @@ class Shop:
         return self.order(order_id, "POST", "/refunds", {"refunded_amount": amount, **fields}, key=key)
 
 
+@dataclass
+class BlueShop(Shop):
+    """A client of BlueSnap; what it sends with every request may be left out with None."""
+
+    def call(self, method, path, body=None, *, key=None, **headers):
+        told = {"bluesnap-version": "3.0", "Accept": "application/json", "Idempotency-Key": key, **headers}
+        every = {name: value for name, value in told.items() if value is not None}
+
+        return self.ask(method, f"/services/2/{path}", body, headers=every)
+
+    def authorize(self, amount="10.00", *, kind="AUTH_ONLY", key=None, **fields):
+        body = {"cardTransactionType": kind, "amount": amount, "currency": "USD", "vaultedShopperId": 7, **fields}
+
+        return self.call("POST", "transactions", body, key=key)
+
+    def capture(self, transaction_id, amount=None, *, key=None, **fields):
+        body = {"cardTransactionType": "CAPTURE", "transactionId": transaction_id, **fields}
+
+        return self.call("PUT", "transactions", body if amount is None else {**body, "amount": amount}, key=key)
+
+    def reverse(self, transaction_id, *, key=None):
+        body = {"cardTransactionType": "AUTH_REVERSAL", "transactionId": transaction_id}
+
+        return self.call("PUT", "transactions", body, key=key)
+
+    def refund(self, transaction_id, amount=None, *, key=None, **fields):
+        body = fields if amount is None else {"amount": amount, **fields}
+
+        return self.call("POST", f"transactions/refund/{transaction_id}", body, key=key)
+
+    def cancel_refund(self, named, *, key=None):
+        return self.call("DELETE", f"transactions/pending-refund/{named}", key=key)
+
+    def read(self, transaction_id, **headers):
+        return self.call("GET", f"transactions/{transaction_id}", **headers)
+
+
 @pytest.fixture
 def sandbox():
     with Sandbox() as sandbox:
@@ -84,8 +121,8 @@ def driver(request, sandbox):
 def new_shop():
     shops = []
 
-    def new_shop(base_url, **options):
-        shops.append(Shop(base_url, **options))
+    def new_shop(base_url, *, kind=Shop, **options):
+        shops.append(kind(base_url, **options))
         return shops[-1]
 
     yield new_shop
@@ -96,6 +133,26 @@ def new_shop():
 @pytest.fixture
 def shop(sandbox, new_shop):
     return new_shop(sandbox.base_url)
+
+
+@pytest.fixture
+def new_blue_shop(new_shop):
+    return lambda base_url, **options: new_shop(base_url, kind=BlueShop, **options)
+
+
+@pytest.fixture
+def blue_shop(sandbox, new_blue_shop):
+    return new_blue_shop(sandbox.base_url)
+
+
+@pytest.fixture
+def transaction_id(sandbox):
+    return sandbox.create_transaction(amount="10.00")["transactionId"]
+
+
+@pytest.fixture
+def sale_id(sandbox):
+    return sandbox.create_transaction(amount="10.00", captured=True)["transactionId"]
 
 
 @pytest.fixture

@@ -131,12 +131,15 @@ def test_an_effect_tells_all_that_a_count_needs(driver, shop, order_id, new_key)
     assert abs((datetime.now(UTC) - at).total_seconds()) < 10
     assert {
         "number": 1,
+        "provider": "klarna",
+        "actor": "client",
         "kind": "capture",
         "order_id": order_id,
         "amount": 1_000,
         "id": answer.headers["Capture-Id"],
         "reference": "shipment-1",
         "key": key,
+        "details": {},
     } == effect
 
 

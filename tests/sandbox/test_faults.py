@@ -420,7 +420,7 @@ def test_the_ledger_of_requests_names_the_fault(sandbox, shop, order_id):
 @pytest.mark.parametrize(
     ("kind", "rules", "sentence"),
     [
-        ("explode", {}, "there is no fault 'explode'; there are close_idle, delay"),
+        ("explode", {}, "there is no fault 'explode'; there are bare_xml, booked_twice"),
         ("hang", {"minutes": 1}, "the fault hang has no option 'minutes'; it has executed, seconds"),
         ("delay", {"executed": False}, "the fault delay has no option 'executed'; it has seconds"),
         ("drop_reply", {"status": 500}, "the fault drop_reply has no option 'status'; it has none"),

@@ -160,7 +160,7 @@ def test_an_unknown_order_whose_id_is_no_uuid_is_invalid(shop):
         "/",
         "/ordermanagement/v1/orders",
         "/ordermanagement/v1/orders/",
-        "/services/2/transactions",
+        "/services/1/transactions",
         "{order}/",
         "{order}/captures/",
         "{order}/captures/1/2/3",

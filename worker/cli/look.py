@@ -12,7 +12,6 @@ from uuid import UUID
 
 import typer
 
-from ..domain.klarna_commands import KLARNA_COMMANDS
 from ..domain.state import State
 from ..ports import Filter, TicketLine
 from ..service import inspect
@@ -95,8 +94,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _kind(name: str | None) -> str | None:
-    if name is not None and name not in KLARNA_COMMANDS:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(KLARNA_COMMANDS)}")
+    if name is None:
+        return None
+    from ..wiring import COMMANDS  # noqa: PLC0415  # --help must be quick
+
+    known = dict.fromkeys(kind for commands in COMMANDS.values() for kind in commands)
+    if name not in known:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(known)}")
 
     return name
 

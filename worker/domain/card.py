@@ -16,8 +16,11 @@ from functools import reduce
 
 from .errors import FieldProblem
 
-#: Names of fields that hold card data, in lower case and without separators.
-CARD_FIELDS = frozenset({"cardnumber", "securitycode", "cvv", "cvc"})
+#: Names of fields that hold card data, in lower case and without separators. What a browser has encrypted is card data
+#: still.
+CARD_FIELDS = frozenset(
+    {"cardnumber", "securitycode", "cvv", "cvc", "encryptedcardnumber", "encryptedsecuritycode", "encryptedcvv"}
+)
 
 #: How many digits a card number has (ISO/IEC 7812).
 SHORTEST, LONGEST = 13, 19

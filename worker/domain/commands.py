@@ -1,8 +1,8 @@
 """What a command is: the fields every kind has, how its bytes are made, and the words in which bad input is refused.
 
 Decides the common fields and their limits, that nothing unknown and no card data gets in, and how two payloads are
-compared. Leaves to a provider's own module (`klarna_commands`) which kinds there are, what each carries and what the
-provider calls it; to `key` the keys; to the services what becomes of a command.
+compared. Leaves to a provider's own module (`klarna_commands`, `bluesnap_commands`) which kinds there are, what each
+carries and what the provider calls it; to `key` the keys; to the services what becomes of a command.
 
 No message repeats a value that was given: it may be somebody's address. A field is named, and so is its limit.
 """
@@ -35,7 +35,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from .card import card_problems, dotted
 from .errors import FieldProblem, InvalidCommand, UnknownKind
 
-#: Klarna takes a body of "up to 1 MB". The smaller reading of a megabyte is the safe one.
+#: Klarna takes a body of "up to 1 MB"; BlueSnap names no limit. The smaller reading of a megabyte is the safe one.
 MAX_PAYLOAD_BYTES = 1_000_000
 
 #: A command with a thousand bad order lines is explained by the first few.
@@ -72,7 +72,7 @@ def matching(pattern: str, *, words: str) -> AfterValidator:
 
     def refuse(text: str) -> str:
         if allowed.fullmatch(text) is None:
-            raise _refusal(words)
+            raise refusal(words)
         return text
 
     return AfterValidator(refuse)
@@ -80,11 +80,12 @@ def matching(pattern: str, *, words: str) -> AfterValidator:
 
 def _refuse_empty(items: tuple[Part, ...]) -> tuple[Part, ...]:
     if not items:
-        raise _refusal("must have at least 1 item")
+        raise refusal("must have at least 1 item")
     return items
 
 
-def _refusal(words: str) -> PydanticCustomError:
+def refusal(words: str) -> PydanticCustomError:
+    """Make the error that a validator raises to refuse a value, in these words."""
     return PydanticCustomError(_IN_OUR_WORDS, "{words}", {"words": words})
 
 
@@ -98,17 +99,17 @@ def _moment(value: object) -> datetime | None:
             try:
                 moment = datetime.fromisoformat(value)
             except ValueError:
-                raise _refusal("must be a time in ISO 8601, such as 2030-01-31T09:00:00+01:00") from None
+                raise refusal("must be a time in ISO 8601, such as 2030-01-31T09:00:00+01:00") from None
         case _:
-            raise _refusal("must be a time with its offset, as text in ISO 8601 or as a datetime")
+            raise refusal("must be a time with its offset, as text in ISO 8601 or as a datetime")
 
     if moment.utcoffset() is None:
-        raise _refusal("has no time zone: add the offset, such as +01:00 or Z, or give an aware datetime")
+        raise refusal("has no time zone: add the offset, such as +01:00 or Z, or give an aware datetime")
 
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise _refusal("must lie between the years 1 and 9999 in UTC") from None
+        raise refusal("must lie between the years 1 and 9999 in UTC") from None
 
 
 #: An account's name.
@@ -306,6 +307,20 @@ class Change(Command):
     is_read: ClassVar[bool] = False
 
     keyed: StrictBool = True
+
+
+class UnkeyedChange(Command):
+    """A command that changes something, by a call for which the provider takes no key.
+
+    Whether it is sent under one is therefore no field of it. It is never repeated blindly.
+    """
+
+    is_read: ClassVar[bool] = False
+
+    @property
+    def keyed(self) -> bool:
+        """The provider would not look at a key."""
+        return False
 
 
 class PlainChange(Change):

@@ -50,6 +50,14 @@ class UnknownKind(InvalidCommand):
         self.nearest = nearest
 
 
+class UnknownCurrency(PostPurchaseError):
+    """The currency is not one of ISO 4217 with minor units: give its three capital letters, such as EUR."""
+
+
+class InvalidAmount(PostPurchaseError):
+    """The amount is not an exact number of its currency's minor units."""
+
+
 class UnknownAccount(PostPurchaseError):
     """No such account is configured."""
 

@@ -1,6 +1,7 @@
 """Which commands of one order wait for which others.
 
-Decides, per kind, what it waits for; the rest of the order's commands are independent. Leaves to the
+Decides, per kind, what it waits for; the rest of the order's commands are independent. A kind means the
+same at every provider that has it. Leaves to the
 store's claim statement to apply it, together with the law that one command per (account, order) is in
 flight at a time. What waits is let go when what it waits for is final, whatever the outcome; an escalated
 command is not final, so it goes on holding back. Source: DESIGN §3 and the rulings of §11.
@@ -12,13 +13,22 @@ from collections.abc import Mapping
 
 CAPTURES = frozenset({"capture"})
 REFUNDS = frozenset({"refund"})
+REFUND_CANCELS = frozenset({"cancel_pending_refund"})
 AUTHORIZATION_CHANGES = frozenset(
-    {"cancel", "release_remaining_authorization", "update_authorization", "extend_authorization_time"}
+    {
+        "auth_reversal",
+        "cancel",
+        "extend_authorization_time",
+        "release_remaining_authorization",
+        "update_authorization",
+    }
 )
 
 #: kind → the kinds whose earlier, unfinished commands of the same order it waits for.
 WAITS_FOR: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(CAPTURES, AUTHORIZATION_CHANGES),
-    **dict.fromkeys(REFUNDS, CAPTURES),
-    **dict.fromkeys(AUTHORIZATION_CHANGES, CAPTURES | REFUNDS),
+    # A refund and its cancel undo each other: which of them came last must be what counts.
+    **dict.fromkeys(REFUNDS, CAPTURES | REFUND_CANCELS),
+    **dict.fromkeys(REFUND_CANCELS, CAPTURES | REFUNDS),
+    **dict.fromkeys(AUTHORIZATION_CHANGES, CAPTURES | REFUNDS | REFUND_CANCELS),
 }

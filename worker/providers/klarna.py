@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from math import isfinite
-from typing import Any, NoReturn
-from urllib.parse import quote, unquote
+from typing import Any
+from urllib.parse import unquote
 
-from ..domain.errors import FieldProblem, InvalidCommand, UnknownKind
+from ..domain.errors import UnknownKind
 from ..domain.ladder import Safety
 from ..domain.outcome import InDoubt, NotNow, NotSent, Outcome, Problem, Rejected, Succeeded, Throttled, Unauthorized
+from ..domain.redact import printable, readable, without
 from ..ports import Answer, Held, NoAnswer, Request
+from .http import basic, json_answer, json_object, segment, user_agent
 
 KEY_HEADER = "Klarna-Idempotency-Key"
 CORRELATION_HEADER = "klarna-correlation-id"
@@ -108,39 +107,33 @@ _LONGEST_MESSAGE = 500
 _LONGEST_CODE = 100
 _LONGEST_ID = 255
 
-#: Thirteen digits and more, in groups or not. A UUID may look like that and is what a person needs to find a thing.
-_UUID_OR_CARD = re.compile(
-    r"(?P<uuid>[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})|\d(?:[ \u2010-\u2015-]?\d){12,}"
-)
-_MAIL = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:]+")
-_SHORTEST_PERSONAL = 3
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Klarna:
-    """`ports.Provider` for one account at Klarna Order Management v1 (or at Kustom, which speaks the same)."""
+    """`ports.Provider` for one account at Klarna Order Management v1 (or at Kustom, which speaks the same).
+
+    `keyed` False says that the account's keys are not honoured; it counts for commands that were stored before, too.
+    """
 
     account: str
     base_url: str
     username: str = field(repr=False)
     password: str = field(repr=False)
+    keyed: bool = True
     _orders_url: str = field(init=False, repr=False)
     _authorization: str = field(init=False, repr=False)
     _headers: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        credentials = b64encode(f"{self.username}:{self.password}".encode()).decode("ascii")
         object.__setattr__(self, "_orders_url", self.base_url.rstrip("/") + _ORDERS)
-        object.__setattr__(self, "_authorization", f"Basic {credentials}")
-        object.__setattr__(
-            self, "_headers", {"Accept": "application/json", "User-Agent": f"post-purchase-worker/{_own_version()}"}
-        )
+        object.__setattr__(self, "_authorization", basic(self.username, self.password))
+        object.__setattr__(self, "_headers", {"Accept": "application/json", "User-Agent": user_agent()})
 
     def safety(self, kind: str, *, keyed: bool) -> Safety:
         """Say how far a command of this kind may be repeated when its fate is unknown."""
         if _operation(kind).is_read:
             return Safety.READ
-        return Safety.KEYED if keyed else Safety.UNKEYED
+        return Safety.KEYED if keyed and self.keyed else Safety.UNKEYED
 
     def request(self, held: Held) -> Request:
         """Build the request: the same bytes and the same key on every attempt."""
@@ -148,13 +141,13 @@ class Klarna:
         headers = dict(self._headers)
         if operation.has_body:
             headers["Content-Type"] = "application/json"
-        has_key = held.keyed and not operation.is_read
+        has_key = held.keyed and self.keyed and not operation.is_read
         if has_key:
             headers[KEY_HEADER] = held.idempotency_key
 
         return Request(
             method=operation.method,
-            url=f"{self._orders_url}/{_segment(held, 'order_id', held.order_id)}{_below_order(held, operation)}",
+            url=f"{self._orders_url}/{segment(held.kind, 'order_id', held.order_id)}{_below_order(held, operation)}",
             headers=headers,
             body=held.payload if operation.has_body else None,
             authorization=self._authorization,
@@ -165,9 +158,9 @@ class Klarna:
         """Say what the answer means."""
         match answer:
             case NoAnswer(sent=False):
-                return NotSent(problem=Problem(code=answer.code, message=_readable(answer.message, _LONGEST_MESSAGE)))
+                return NotSent(problem=Problem(code=answer.code, message=readable(answer.message, _LONGEST_MESSAGE)))
             case NoAnswer():
-                return InDoubt(problem=Problem(code=answer.code, message=_readable(answer.message, _LONGEST_MESSAGE)))
+                return InDoubt(problem=Problem(code=answer.code, message=readable(answer.message, _LONGEST_MESSAGE)))
             case Answer(status=status) if status in _DONE:
                 return _done(held, answer)
             case Answer():
@@ -186,15 +179,7 @@ def _below_order(held: Held, operation: Operation) -> str:
     if "{target}" not in operation.path:
         return operation.path
 
-    return operation.path.format(target=_segment(held, "target", held.target or ""))
-
-
-def _segment(held: Held, name: str, value: str) -> str:
-    """Write an id so that it is one segment of a path and nothing else."""
-    if value in {"", ".", ".."}:
-        raise InvalidCommand(held.kind, [FieldProblem(field=name, message=f"{value!r} cannot stand in a path")])
-
-    return quote(value, safe="")
+    return operation.path.format(target=segment(held.kind, "target", held.target or ""))
 
 
 # --- what an answer means ----------------------------------------------------------------------------------
@@ -207,19 +192,16 @@ def _done(held: Held, answer: Answer) -> Succeeded | InDoubt:
         )
     if not answer.complete:
         return InDoubt(problem=_problem(held, answer, "truncated_answer", None))
-    try:
-        content = json.loads(answer.body.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict | list):
+    content = json_answer(answer.body)
+    if content is None:
         return InDoubt(problem=_problem(held, answer, "unreadable_answer", None))
 
     return Succeeded(result={"answer": content}, status=answer.status, correlation_id=_correlation_id(answer, None))
 
 
 def _not_done(held: Held, answer: Answer) -> Outcome:
-    error = _error_object(answer)
-    error_code = _readable(_text(error, "error_code"), _LONGEST_CODE)
+    error = json_object(answer.body) if answer.complete else None
+    error_code = readable(_text(error, "error_code"), _LONGEST_CODE)
     if answer.status in BY_STATUS:
         failure, ours = BY_STATUS[answer.status]
     elif answer.status in _REFUSED and error_code:
@@ -237,31 +219,19 @@ def _created_id(kind: str, answer: Answer) -> Mapping[str, str]:
     name, header, place = CREATED_ID[kind]
     location = place.search(answer.headers.get("location", ""))
     found = answer.headers.get(header) or (unquote(location[1]) if location else "")
-    readable = _printable(found)[:_LONGEST_ID].strip()
+    readable = printable(found)[:_LONGEST_ID].strip()
 
     return {name: readable} if readable else {}
-
-
-def _error_object(answer: Answer) -> Mapping[str, Any] | None:
-    """Read an error body; None for HTML, a list, a broken or an empty one."""
-    if not answer.complete:
-        return None
-    try:
-        content = json.loads(answer.body.decode("utf-8-sig", "replace"))
-    except (ValueError, RecursionError):
-        return None
-
-    return content if isinstance(content, dict) else None
 
 
 def _problem(held: Held, answer: Answer, code: str, error: Mapping[str, Any] | None) -> Problem:
     message = _message(error)
     if held.kind in PERSONAL:
-        message = _without(message, held.payload)
+        message = without(message, json.loads(held.payload))
 
     return Problem(
         code=code,
-        message=_readable(message, _LONGEST_MESSAGE),
+        message=readable(message, _LONGEST_MESSAGE),
         status=answer.status,
         correlation_id=_correlation_id(answer, error),
     )
@@ -286,60 +256,4 @@ def _text(error: Mapping[str, Any] | None, name: str) -> str:
 def _correlation_id(answer: Answer, error: Mapping[str, Any] | None) -> str | None:
     found = answer.headers.get(CORRELATION_HEADER) or _text(error, "correlation_id")
 
-    return _printable(found)[:_LONGEST_ID].strip() or None
-
-
-# --- texts of others, made fit to be kept ------------------------------------------------------------------
-
-
-def _readable(text: str, longest: int) -> str:
-    """Bound a text of the provider's: one line, without what may be a card number or a mail address."""
-    line = " ".join(_printable(text).split())
-    masked = _MAIL.sub("[mail address]", _UUID_OR_CARD.sub(lambda found: found["uuid"] or "[digits]", line))
-
-    return masked[:longest]
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def _without(message: str, payload: bytes) -> str:
-    """Take every text of the payload out of a message that may quote it."""
-    texts = {text.strip() for text in _texts(json.loads(payload))}
-    sent = sorted((text for text in texts if len(text) >= _SHORTEST_PERSONAL), key=len, reverse=True)
-    if not sent:
-        return message
-
-    return re.sub("|".join(map(re.escape, sent)), "[as sent]", message, flags=re.IGNORECASE)
-
-
-def _texts(content: object) -> Iterator[str]:
-    match content:
-        case str():
-            yield content
-        case list():
-            for item in content:
-                yield from _texts(item)
-        case dict():
-            for item in content.values():
-                yield from _texts(item)
-
-
-def _finite(number: str) -> float:
-    value = float(number)
-    if not isfinite(value):
-        _refuse_constant(number)
-
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def _own_version() -> str:
-    try:
-        return version("post-purchase-worker")
-    except PackageNotFoundError:  # a checkout on the path that was never installed
-        return "unknown"
+    return printable(found)[:_LONGEST_ID].strip() or None

@@ -27,6 +27,14 @@ _ORDER_FIELDS: _Kinds = {
     "status": str,
     "expires_at": str | None,
 }
+_TRANSACTION_FIELDS: _Kinds = {
+    "transaction_id": str | None,
+    "amount": str,
+    "currency": str,
+    "captured": bool,
+    "merchant_transaction_id": str | None,
+    "expires_at": str | None,
+}
 _FAULT_FIELDS: _Kinds = {
     "kind": str,
     "order_id": str | None,
@@ -51,7 +59,10 @@ class Control:
             ("GET", "/health"): self._health,
             ("GET", "/effects"): self._effects,
             ("GET", "/requests"): self._requests,
+            ("GET", "/switches"): self._switches,
             ("POST", "/orders"): self._create_order,
+            ("POST", "/transactions"): self._create_transaction,
+            ("POST", "/switches"): self._switch,
             ("POST", "/faults"): self._fault,
             ("DELETE", "/faults"): self._clear_faults,
             ("POST", "/clock"): self._advance,
@@ -68,9 +79,11 @@ class Control:
             return Delivery(answer=json_answer(422, {"error": str(error)}))
 
     async def _answer(self, request: Request) -> Answer:
-        collection, _, order_id = request.path.removeprefix("/").partition("/")
-        if request.method == "GET" and collection == "orders" and order_id:
-            return json_answer(200, self._site.world.order(unquote(order_id)))
+        collection, _, thing_id = request.path.removeprefix("/").partition("/")
+        if request.method == "GET" and collection == "orders" and thing_id:
+            return json_answer(200, self._site.world.order(unquote(thing_id)))
+        if request.method == "GET" and collection == "transactions" and thing_id:
+            return json_answer(200, self._site.world.transaction(unquote(thing_id)))
         verb = self._verbs.get((request.method, request.path))
         if verb is None:
             known = ", ".join(f"{method} {path}" for method, path in self._verbs)
@@ -88,6 +101,17 @@ class Control:
 
     async def _create_order(self, content: Json) -> Answer:
         return json_answer(201, self._site.world.create_order(**order_fields(content)))
+
+    async def _create_transaction(self, content: Json) -> Answer:
+        return json_answer(201, self._site.world.create_transaction(**transaction_fields(content)))
+
+    async def _switches(self, _content: Json) -> Answer:
+        return json_answer(200, self._site.world.switches())
+
+    async def _switch(self, content: Json) -> Answer:
+        self._site.world.switch(**content)
+
+        return Answer(status=204)
 
     async def _fault(self, content: Json) -> Answer:
         rules = {name: value for name, value in content.items() if name in _FAULT_FIELDS}
@@ -164,6 +188,45 @@ class SandboxControl:
 
         return order
 
+    def create_transaction(
+        self,
+        transaction_id: str | None = None,
+        *,
+        amount: str = "10.00",
+        currency: str = "USD",
+        captured: bool = False,
+        merchant_transaction_id: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> Json:
+        """Put a card transaction into the merchant's world."""
+        fields = {
+            "transaction_id": transaction_id,
+            "amount": amount,
+            "currency": currency,
+            "captured": captured,
+            "merchant_transaction_id": merchant_transaction_id,
+            "expires_at": None if expires_at is None else expires_at.isoformat(),
+        }
+        transaction: Json = self._call("POST", "/transactions", fields)
+
+        return transaction
+
+    def transaction(self, transaction_id: str) -> Json:
+        """Show a card transaction as it stands now."""
+        transaction: Json = self._call("GET", f"/transactions/{quote(transaction_id, safe='')}")
+
+        return transaction
+
+    def switch(self, **values: object) -> None:
+        """Set how the providers behave where the real ones are undocumented or depend on the account."""
+        self._call("POST", "/switches", values)
+
+    def switches(self) -> Json:
+        """Show how the switches stand."""
+        switches: Json = self._call("GET", "/switches")
+
+        return switches
+
     def fault(
         self,
         kind: str,
@@ -235,10 +298,19 @@ class SandboxControl:
 
 def order_fields(content: object) -> Json:
     """Read an order to be made from JSON, as the arguments of `create_order`."""
+    return _fields(content, _ORDER_FIELDS, noun="an order")
+
+
+def transaction_fields(content: object) -> Json:
+    """Read a card transaction to be made from JSON, as the arguments of `create_transaction`."""
+    return _fields(content, _TRANSACTION_FIELDS, noun="a transaction")
+
+
+def _fields(content: object, accepted: _Kinds, *, noun: str) -> Json:
     if not isinstance(content, dict):
-        msg = "an order must be a JSON object"
+        msg = f"{noun} must be a JSON object"
         raise SandboxError(msg)
-    _demand(content, _ORDER_FIELDS)
+    _demand(content, accepted)
     fields = dict(content)
     if fields.get("expires_at") is not None:
         fields["expires_at"] = _moment(fields["expires_at"])
@@ -264,7 +336,7 @@ def _demand(content: Json, accepted: _Kinds, *, required: str | None = None) -> 
         if name not in accepted:
             msg = f"unknown field {name!r}; known are {', '.join(accepted)}"
             raise SandboxError(msg)
-        if not isinstance(value, accepted[name]) or isinstance(value, bool):
+        if not isinstance(value, accepted[name]) or (isinstance(value, bool) and accepted[name] is not bool):
             msg = f"{name} cannot be {value!r}"
             raise SandboxError(msg)
     if required is not None and required not in content:

@@ -1,4 +1,4 @@
-"""The one error that the sandbox raises at whoever drives it; what it answers as a provider is in `klarna.py`."""
+"""The one error that the sandbox raises at whoever drives it; what it answers as a provider is elsewhere."""
 
 
 class SandboxError(ValueError):

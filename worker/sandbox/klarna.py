@@ -8,14 +8,19 @@ API and from nothing else in this project, so that it cannot repeat a mistake of
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from urllib.parse import quote, unquote
 from uuid import UUID, uuid4
 
 from . import bodies
 from .clock import Clock
 from .errors import SandboxError
+from .money import read_amount, to_minor
 from .orders import Capture, Json, Order, Refund, Refusal
+from .past import Lag, Past
+from .provider import Effect, Execution, Operation
+from .replay import InProgress, OtherRequest, Replay
+from .switches import Switches
 from .wire import Answer, Request, html_answer, json_answer, read_json
 
 KEY_HEADER = "Klarna-Idempotency-Key"
@@ -48,63 +53,19 @@ _KINDS: Mapping[str, Mapping[str, str]] = {
 _UNKNOWN_ORDER = {"refund": "NOT_FOUND", "read_refund": "NOT_FOUND"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """One of the 18 operations, aimed at one order."""
-
-    kind: str
-    order_id: str
-    target: str | None
-    """Id of the capture or refund in the path."""
-
-    @property
-    def is_change(self) -> bool:
-        """Tell a change, which takes an idempotency key, from a read."""
-        return not self.kind.startswith("read_")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
-    """What one execution changed in the merchant's world."""
-
-    kind: str
-    order_id: str
-    amount: int | None = None
-    id: str | None = None
-    reference: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """What came of an operation: the answer, and the effect if it changed anything."""
-
-    answer: Answer
-    effect: Effect | None = None
-
-
-def order_id_in(path: str) -> str | None:
-    """Find the order that a path is about, whatever stands behind it."""
-    found = re.match(re.escape(_PREFIX) + "([^/]+)", path)
-
-    return unquote(found[1]) if found else None
-
-
-def route(request: Request) -> Operation | Answer:
-    """Find the operation of a request; a path or method that does not exist gets the answer of the front door."""
-    order_part, *behind = request.path.removeprefix(_PREFIX).split("/")
-    target = behind[1] if len(behind) > 1 else None
-    template = "/".join("*" if index == 1 else part for index, part in enumerate(behind))
-    kinds = _KINDS.get(template)
-    if not request.path.startswith(_PREFIX) or "" in (order_part, *behind) or kinds is None:
-        return _with_correlation(html_answer(404, "Not Found"))
-    if request.method not in kinds:
-        return _with_correlation(Answer(status=405, headers=(("Allow", ", ".join(kinds)),)))
-
-    return Operation(
-        kind=kinds[request.method],
-        order_id=unquote(order_part),
-        target=None if target is None else unquote(target),
-    )
+_CODE_BY_STATUS = {
+    400: "BAD_VALUE",
+    403: "NOT_ALLOWED",
+    404: "NOT_FOUND",
+    409: "CONFLICT",
+    413: "REQUEST_TOO_LARGE",
+    422: "UNPROCESSABLE_ENTITY",
+    429: "TOO_MANY_REQUESTS",
+    500: "INTERNAL_SERVER_ERROR",
+    502: "TEMPORARILY_UNAVAILABLE",
+    503: "TEMPORARILY_UNAVAILABLE",
+    504: "TEMPORARILY_UNAVAILABLE",
+}
 
 
 def refused(status: int, code: str, *messages: str, is_singular: bool = False) -> Answer:
@@ -116,37 +77,27 @@ def refused(status: int, code: str, *messages: str, is_singular: bool = False) -
     return json_answer(status, content, headers=((CORRELATION_HEADER, correlation_id),))
 
 
-def unauthorized() -> Answer:
-    """Answer to missing or wrong credentials: a page, not an object."""
-    page = html_answer(401, "Unauthorized", headers=(("WWW-Authenticate", 'Basic realm="klarna"'),))
-
-    return _with_correlation(page)
-
-
-def too_large() -> Answer:
-    """Answer to a body above the limit."""
-    return refused(413, "REQUEST_TOO_LARGE", "The request body is above 1 MB")
-
-
-def conflict() -> Answer:
-    """Answer to a key whose first request is still at work; the list of messages is empty, as Klarna's may be."""
-    return refused(409, "CONFLICT")
-
-
 class Klarna:
     """The merchant's orders at Klarna, and the operations on them."""
 
-    def __init__(self, *, clock: Clock, create_orders: int | None = None) -> None:
+    name = "klarna"
+    tells_quota = True
+
+    def __init__(self, *, clock: Clock, switches: Switches, create_orders: int | None = None) -> None:
+        self.replay = Replay(clock=clock, switches=switches)
         self._clock = clock
         self._create_orders = create_orders
         self._order_by_id: dict[str, Order] = {}
+        self._past = Past[Order](clock.now)
 
     def __len__(self) -> int:
         return len(self._order_by_id)
 
     def reset(self) -> None:
-        """Forget all orders."""
+        """Forget all orders and keys."""
         self._order_by_id.clear()
+        self._past.reset()
+        self.replay.reset()
 
     def add(self, order: Order) -> None:
         """Put an order into the merchant's world."""
@@ -154,6 +105,7 @@ class Klarna:
             msg = f"order {order.order_id} is there already; leave order_id out to get a new one"
             raise SandboxError(msg)
         self._order_by_id[order.order_id] = order
+        self._past.note(order.order_id, order, was_always_there=True)
 
     def open_order(self, order_id: str | None, *, amount: int, currency: str) -> Order:
         """Make a fresh authorized order, not yet in the merchant's world."""
@@ -173,16 +125,122 @@ class Klarna:
 
         return order
 
-    def execute(self, operation: Operation, request: Request) -> Execution:
-        """Carry out an operation, or refuse it."""
+    def order_id_in(self, request: Request) -> str | None:
+        """Find the order that a request is about: its path says so."""
+        found = re.match(re.escape(_PREFIX) + "([^/]+)", request.path)
+
+        return unquote(found[1]) if found else None
+
+    def route(self, request: Request) -> Operation | Answer:
+        """Find the operation of a request; a path or method that does not exist gets the answer of the front door."""
+        order_part, *behind = request.path.removeprefix(_PREFIX).split("/")
+        target = behind[1] if len(behind) > 1 else None
+        template = "/".join("*" if index == 1 else part for index, part in enumerate(behind))
+        kinds = _KINDS.get(template)
+        if not request.path.startswith(_PREFIX) or "" in (order_part, *behind) or kinds is None:
+            return _with_correlation(html_answer(404, "Not Found"))
+        if request.method not in kinds:
+            return _with_correlation(Answer(status=405, headers=(("Allow", ", ".join(kinds)),)))
+        operation = Operation(
+            kind=kinds[request.method],
+            order_id=unquote(order_part),
+            target=None if target is None else unquote(target),
+        )
+
+        return replace(operation, key=request.header(KEY_HEADER)) if operation.is_change else operation
+
+    def execute(self, operation: Operation, request: Request, *, lag: Lag | None = None) -> Execution:
+        """Carry out an operation, or refuse it; a read may be made to lag."""
         try:
             order = self._demand(operation)
+            if lag is not None and not operation.is_change:
+                order = self._past.look(operation.order_id, lag) or order
+                order.catch_up(lag.moment(self._clock.now()))
             step = Step(
                 order=order, target=operation.target or "", body=_body(operation, request), now=self._clock.now()
             )
-            return _change(operation, step, request) if operation.is_change else _read(operation, step)
+            execution = _change(operation, step, request) if operation.is_change else _read(operation, step)
         except Refusal as refusal:
             return Execution(answer=refused(refusal.status, refusal.code, *refusal.messages))
+        if execution.effect is not None:
+            self._past.note(order.order_id, order)
+
+        return execution
+
+    def replayed(self, answer: Answer, *, key: str) -> Answer:  # noqa: ARG002  # it is BlueSnap that shows the key
+        """Send the first answer of a key again as it was."""
+        return answer
+
+    def key_refused(self, why: InProgress | OtherRequest) -> Answer:  # noqa: ARG002  # here only the key counts
+        """Answer to a key whose first request is still at work; the list of messages is empty, as Klarna's may be."""
+        return refused(409, "CONFLICT")
+
+    def error(self, status: int, name: str | None = None) -> Answer:
+        """Word an error of any status."""
+        code = name or _CODE_BY_STATUS.get(status, "UNEXPECTED_ERROR")
+
+        return refused(status, code, "The request could not be served")
+
+    def throttled(self) -> Answer:
+        """Answer that there are too many requests; Klarna sends no Retry-After."""
+        return refused(429, "TOO_MANY_REQUESTS", "The rate limit is exceeded")
+
+    def unauthorized(self) -> Answer:
+        """Answer to missing or wrong credentials: a page, not an object."""
+        page = html_answer(401, "Unauthorized", headers=(("WWW-Authenticate", 'Basic realm="klarna"'),))
+
+        return _with_correlation(page)
+
+    def too_large(self) -> Answer:
+        """Answer to a body above the limit."""
+        return refused(413, "REQUEST_TOO_LARGE", "The request body is above 1 MB")
+
+    def without_id(self, answer: Answer, *, location: bool) -> Answer:
+        """Leave the id's headers out of an answer."""
+        left_out = {"Capture-Id", "Refund-Id"} | (set() if location else {"Location"})
+
+        return replace(answer, headers=tuple((name, value) for name, value in answer.headers if name not in left_out))
+
+    def act_as_stranger(self, order_id: str, *, kind: str, amount: int | str | None) -> Effect | None:
+        """Let somebody else capture or refund, without a key and without a reference."""
+        order = self.find(order_id)
+        if order is None:
+            return None
+        left = order.remaining_authorized_amount if kind == "capture" else order.captured_amount - order.refunded_amount
+        units = left if amount is None else _units(amount, order.purchase_currency)
+        if not 1 <= units <= left:
+            return None
+        try:
+            if kind == "capture":
+                new_id = order.capture({"captured_amount": units}, now=self._clock.now()).capture_id
+            else:
+                new_id = order.refund({"refunded_amount": units}, now=self._clock.now()).refund_id
+        except Refusal:
+            return None
+        self._past.note(order_id, order)
+
+        return Effect(kind=kind, order_id=order_id, amount=units, id=new_id)
+
+    def expire(self, order_id: str) -> None:
+        """Let the authorization expire now."""
+        order = self.find(order_id)
+        if order is not None:
+            order.expires_at = min(order.expires_at, self._clock.now())
+            order.catch_up(self._clock.now())
+            self._past.note(order_id, order)
+
+    def review(self, order_id: str, *, seconds: float, verdict: str) -> None:
+        """Let the fraud check be pending for so long, and then come to its verdict."""
+        order, now = self.find(order_id), self._clock.now()
+        if order is not None:
+            order.review(until=now + timedelta(seconds=seconds), verdict=verdict, now=now)
+            self._past.note(order_id, order)
+
+    def reuse_id(self, order_id: str | None) -> None:
+        """Let the next capture or refund of the order have the id of its last one."""
+        order = None if order_id is None else self.find(order_id)
+        if order is not None:
+            order.reuses_id = True
 
     def _demand(self, operation: Operation) -> Order:
         order = self.find(operation.order_id)
@@ -276,6 +334,15 @@ def _created(id_header: tuple[str, str], behind: str, *, order: Order, request: 
 
 def _with_correlation(answer: Answer) -> Answer:
     return replace(answer, headers=((CORRELATION_HEADER, str(uuid4())), *answer.headers))
+
+
+def _units(amount: int | str, currency: str) -> int:
+    """Take an integer for minor units, and a text for major ones as BlueSnap writes them."""
+    if isinstance(amount, int):
+        return amount
+    read = read_amount(amount, currency)
+
+    return 0 if read is None else to_minor(read, currency)
 
 
 def _is_uuid(text: str) -> bool:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from .clock import stamp
-from .klarna import Effect
+from .provider import Effect
 from .wire import Request
 
 Json = dict[str, Any]
@@ -26,6 +26,7 @@ class Seen:
     number: int
     at: datetime
     request: Request
+    provider: str
     status: int | None = None
     fault: str | None = None
     is_replay: bool = False
@@ -38,6 +39,7 @@ class Seen:
         return {
             "number": self.number,
             "at": stamp(self.at),
+            "provider": self.provider,
             "method": request.method,
             "path": f"{request.path}?{request.query}" if request.query else request.path,
             "headers": headers,
@@ -57,25 +59,30 @@ class Ledger:
         self._requests: deque[Seen] = deque(maxlen=MOST_REQUESTS)
         self._request_count = 0
 
-    def note_effect(self, effect: Effect, *, key: str | None, at: datetime) -> None:
-        """Append what one execution changed."""
+    def note_effect(
+        self, effect: Effect, *, provider: str, actor: str = "client", key: str | None, at: datetime
+    ) -> None:
+        """Append what one execution changed, by the client's doing, a stranger's or the provider's own."""
         self._effects.append(
             {
                 "number": len(self._effects) + 1,
                 "at": stamp(at),
+                "provider": provider,
+                "actor": actor,
                 "kind": effect.kind,
                 "order_id": effect.order_id,
                 "amount": effect.amount,
                 "id": effect.id,
                 "reference": effect.reference,
                 "key": key,
+                "details": dict(effect.details),
             }
         )
 
-    def note_request(self, request: Request, *, at: datetime) -> Seen:
+    def note_request(self, request: Request, *, provider: str, at: datetime) -> Seen:
         """Append a request that has just arrived."""
         self._request_count += 1
-        seen = Seen(number=self._request_count, at=at, request=request)
+        seen = Seen(number=self._request_count, at=at, request=request, provider=provider)
         self._requests.append(seen)
 
         return seen

@@ -4,7 +4,7 @@ Whether a request reaches an order at all, and as which HTTP answer a refusal le
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID, uuid5
@@ -18,6 +18,9 @@ AUTHORIZATION_LIFE = timedelta(days=28)
 
 #: No extension reaches further than this from the day the order was made.
 LONGEST_AUTHORIZATION = timedelta(days=180)
+
+#: For so long after its rejection an order may still be captured.
+_GRACE_AFTER_REJECTION = timedelta(hours=4)
 
 STATUSES = ("AUTHORIZED", "PART_CAPTURED", "CAPTURED", "CANCELLED", "EXPIRED", "CLOSED")
 
@@ -69,6 +72,10 @@ class Capture:
                 "shipping_address": self.shipping_address,
             }
         )
+
+    def copied(self) -> Self:
+        """Make a copy that later changes leave alone."""
+        return replace(self, shipping_info=list(self.shipping_info))
 
     def takes(self, amount: int, lines: list[Json]) -> bool:
         """Tell whether a refund is booked against this capture: its lines are ours, add up, and there is room."""
@@ -122,6 +129,9 @@ class Order:
     created_at: datetime
     expires_at: datetime
     status: str = "AUTHORIZED"
+    fraud_status: str = "ACCEPTED"
+    fraud_verdict: str = "ACCEPTED"
+    fraud_verdict_at: datetime | None = None
     merchant_reference1: str | None = None
     merchant_reference2: str | None = None
     order_lines: list[Json] = field(default_factory=list)
@@ -129,6 +139,8 @@ class Order:
     refunds: list[Refund] = field(default_factory=list)
     shipping_info: list[Json] = field(default_factory=list)
     shipping_address: Json | None = None
+    reuses_id: bool = False
+    """The next capture or refund gets the id of the last one."""
 
     @classmethod
     def opened(cls, order_id: str, *, amount: int, currency: str, number: int, now: datetime) -> Self:
@@ -183,16 +195,36 @@ class Order:
         if self.status in _OPEN and now >= self.expires_at:
             self.remaining_authorized_amount = 0
             self._settle(otherwise="EXPIRED")
+        if self.fraud_verdict_at is not None and now >= self.fraud_verdict_at:
+            self.fraud_status = self.fraud_verdict
+
+    def copied(self) -> Self:
+        """Make a copy that later changes leave alone."""
+        return replace(
+            self,
+            captures=[capture.copied() for capture in self.captures],
+            refunds=list(self.refunds),
+            shipping_info=list(self.shipping_info),
+        )
+
+    def review(self, *, until: datetime, verdict: str, now: datetime) -> None:
+        """Let the fraud check be pending until a moment, and then come to its verdict."""
+        self.fraud_status, self.fraud_verdict, self.fraud_verdict_at = "PENDING", verdict, until
+        self.catch_up(now)
 
     def capture(self, body: Mapping[str, Any], *, now: datetime) -> Capture:
         """Take money from what is still authorized."""
         amount: int = body["captured_amount"]
         if self.status not in _OPEN:
             raise Refusal("CAPTURE_NOT_ALLOWED", f"Capture is not allowed on an order that is {self.status}")
+        if self.fraud_status == "PENDING":
+            raise Refusal("CAPTURE_NOT_ALLOWED", "Capture is not allowed while the fraud check is pending")
+        if self._is_rejected_for_good(now):
+            raise Refusal("CAPTURE_NOT_ALLOWED", "Capture is not allowed on an order that was rejected as fraud")
         if amount > self.remaining_authorized_amount:
             raise Refusal("CAPTURE_NOT_ALLOWED", "The captured amount is above the remaining authorized amount")
         capture = Capture(
-            capture_id=self._id_of(f"capture {len(self.captures) + 1}"),
+            capture_id=self._new_id("capture", among=[capture.capture_id for capture in self.captures]),
             klarna_reference=f"{self.klarna_reference}-{len(self.captures) + 1}",
             captured_amount=amount,
             captured_at=now,
@@ -217,7 +249,7 @@ class Order:
         if self.refunded_amount + amount > self.captured_amount:
             raise Refusal("REFUND_NOT_ALLOWED", "The refunded amount is above what is captured and not yet refunded")
         refund = Refund(
-            refund_id=self._id_of(f"refund {len(self.refunds) + 1}"),
+            refund_id=self._new_id("refund", among=[refund.refund_id for refund in self.refunds]),
             refunded_amount=amount,
             refunded_at=now,
             description=body.get("description"),
@@ -332,7 +364,7 @@ class Order:
             {
                 "order_id": self.order_id,
                 "status": self.status,
-                "fraud_status": "ACCEPTED",
+                "fraud_status": self.fraud_status,
                 "order_amount": self.order_amount,
                 "original_order_amount": self.original_order_amount,
                 "captured_amount": self.captured_amount,
@@ -355,9 +387,20 @@ class Order:
             }
         )
 
-    def _id_of(self, what: str) -> str:
+    def _new_id(self, what: str, *, among: list[str]) -> str:
         """Give what belongs to this order an id that follows from it, so that a script can name it beforehand."""
-        return str(uuid5(_IDS, f"{self.order_id} {what}"))
+        reuses_id, self.reuses_id = self.reuses_id, False
+        if reuses_id and among:
+            return among[-1]
+
+        return str(uuid5(_IDS, f"{self.order_id} {what} {len(among) + 1}"))
+
+    def _is_rejected_for_good(self, now: datetime) -> bool:
+        return (
+            self.fraud_status == "REJECTED"
+            and self.fraud_verdict_at is not None
+            and now >= self.fraud_verdict_at + _GRACE_AFTER_REJECTION
+        )
 
     def _demand_open(self) -> None:
         if self.status not in _OPEN:

@@ -1,16 +1,16 @@
 """Decides whether an idempotency key was used before, and that it then gets the first answer again.
 
-As Klarna has it, only the key counts, for the merchant as a whole: not the body, not the path, not the order. A key is
-honoured for 24 hours from its *first* use on the sandbox's own clock; afterwards it is a new key.
+A key is honoured for so long from its *first* use on the sandbox's own clock, 24 hours unless switched otherwise;
+afterwards it is a new key. Whether a repeat must be the same request is the provider's business: at Klarna only the key
+counts for the merchant as a whole, at BlueSnap path and body must be the same too.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from .clock import Clock
+from .switches import Switches
 from .wire import Answer
-
-KEY_WINDOW = timedelta(hours=24)
 
 _FIRST_ERROR_STATUS = 400
 
@@ -21,36 +21,42 @@ class InProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OtherRequest:
+    """The first request with the key was another one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Use:
     at: datetime
+    content: bytes
     answer: Answer | InProgress
 
 
 class Replay:
-    """The keys of one merchant and the first answer to each."""
+    """The keys of one merchant at one provider and the first answer to each."""
 
-    def __init__(self, *, clock: Clock, keeps_errors: bool = True) -> None:
-        self._clock = clock
-        self._keeps_errors = keeps_errors
+    def __init__(self, *, clock: Clock, switches: Switches) -> None:
+        self._clock, self._switches = clock, switches
         self._use_by_key: dict[str, _Use] = {}
 
-    def begin(self, key: str) -> Answer | InProgress | None:
-        """Use a key: the first answer or its being at work, None for a key that is new and is now at work."""
+    def begin(self, key: str, *, content: bytes = b"") -> Answer | InProgress | OtherRequest | None:
+        """Use a key: the first answer or why there is none; None for a key that is new and is now at work."""
         now = self._clock.now()
-        self._forget_before(now - KEY_WINDOW)
+        self._forget_before(now - timedelta(hours=self._switches.key_window_hours))
         use = self._use_by_key.get(key)
         if use is None:
-            self._use_by_key[key] = _Use(at=now, answer=InProgress())
+            self._use_by_key[key] = _Use(at=now, content=content, answer=InProgress())
+            return None
 
-        return None if use is None else use.answer
+        return use.answer if use.content == content else OtherRequest()
 
     def finish(self, key: str, answer: Answer) -> None:
         """Keep the first answer of a key, or forget the key if it was an error and errors are not kept."""
         use = self._use_by_key.get(key)
         if use is None:
             return
-        if self._keeps_errors or answer.status < _FIRST_ERROR_STATUS:
-            self._use_by_key[key] = _Use(at=use.at, answer=answer)
+        if self._switches.replay_errors or answer.status < _FIRST_ERROR_STATUS:
+            self._use_by_key[key] = _Use(at=use.at, content=use.content, answer=answer)
         else:
             del self._use_by_key[key]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from .control import Control, order_fields
+from .control import Control, order_fields, transaction_fields
 from .errors import SandboxError
 from .server import IDLE_SECONDS, Port
 from .site import Site
@@ -56,7 +56,8 @@ class Sandbox:
         control_port: The port for drivers in other processes; 0 takes any free one.
         username: Name that requests must give.
         password: Password that requests must give.
-        create_orders: Make an unknown order on its first use, with this amount in minor units; None: refuse it.
+        create_orders: Make an unknown order or transaction on its first use, with this amount in minor units; None:
+            refuse it.
         replay_errors: Whether a key gets a stored refusal again as it gets a stored success.
         idle_seconds: A connection on which nothing happens for so long is closed.
     """
@@ -143,6 +144,40 @@ class Sandbox:
         """Show an order as it stands now."""
         return self._call(lambda site: site.world.order(order_id))
 
+    def create_transaction(
+        self,
+        transaction_id: str | None = None,
+        *,
+        amount: str = "10.00",
+        currency: str = "USD",
+        captured: bool = False,
+        merchant_transaction_id: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> Json:
+        """Put a card transaction into the merchant's world, authorized or captured too; no effect is noted."""
+        return self._call(
+            lambda site: site.world.create_transaction(
+                transaction_id,
+                amount=amount,
+                currency=currency,
+                captured=captured,
+                merchant_transaction_id=merchant_transaction_id,
+                expires_at=expires_at,
+            )
+        )
+
+    def transaction(self, transaction_id: str) -> Json:
+        """Show a card transaction as it stands now, with all that is known of its refunds."""
+        return self._call(lambda site: site.world.transaction(transaction_id))
+
+    def switch(self, **values: object) -> None:
+        """Set how the providers behave where the real ones are undocumented or depend on the account: `switches.py`."""
+        self._call(lambda site: site.world.switch(**values))
+
+    def switches(self) -> Json:
+        """Show how the switches stand."""
+        return self._call(lambda site: site.world.switches())
+
     def fault(
         self,
         kind: str,
@@ -158,7 +193,7 @@ class Sandbox:
 
         Args:
             kind: One of the kinds in `faults.py`.
-            order_id: Only requests about this order.
+            order_id: Only requests about this order or transaction.
             path: Only requests whose path this regular expression is found in.
             method: Only requests with this method.
             times: How many requests it befalls; None: every one.
@@ -241,8 +276,10 @@ def serve(
         control_port: The port for drivers in other processes; 0 takes any free one.
         username: Name that requests must give.
         password: Password that requests must give.
-        orders_file: Orders to begin with, one JSON object a line with the fields of `create_order`.
-        create_orders: Make an unknown order on its first use, with this amount in minor units; None: refuse it.
+        orders_file: Orders to begin with, one JSON object a line with the fields of `create_order`; a line that has
+            `transaction_id` is a card transaction, with the fields of `create_transaction`.
+        create_orders: Make an unknown order or transaction on its first use, with this amount in minor units; None:
+            refuse it.
         replay_errors: Whether a key gets a stored refusal again as it gets a stored success.
         idle_seconds: A connection on which nothing happens for so long is closed.
         ready: Called with the provider's URL and the control URL once both ports accept connections.
@@ -292,7 +329,8 @@ async def _opened(plan: _Plan, *, orders: Sequence[Json] = ()) -> AsyncIterator[
         replay_errors=plan.replay_errors,
     )
     for order in orders:
-        world.create_order(**order)
+        make = world.create_transaction if "transaction_id" in order else world.create_order
+        make(**order)
     site = Site(world, Port(world.respond, host=plan.host, port=plan.port, idle_seconds=plan.idle_seconds))
     try:
         control = Port(Control(site).respond, host=plan.host, port=plan.control_port)
@@ -317,7 +355,9 @@ def _read_orders(path: Path) -> list[Json]:
         if not line.strip():
             continue
         try:
-            orders.append(order_fields(read_json(line)))
+            content = read_json(line)
+            is_transaction = isinstance(content, dict) and "transaction_id" in content
+            orders.append(transaction_fields(content) if is_transaction else order_fields(content))
         except ValueError as error:
             msg = f"{path} line {number}: {error}"
             raise SandboxError(msg) from error

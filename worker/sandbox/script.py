@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from .errors import SandboxError
-from .faults import CloseIdle, Fault, build_fault
+from .faults import ONLY_AT, CloseIdle, Fault, build_fault
 from .wire import Request
 
 
@@ -20,10 +20,11 @@ class _Scripted:
     times: int | None
     skip: int
 
-    def befalls(self, request: Request, *, order_id: str | None) -> bool:
+    def befalls(self, request: Request, *, provider: str, order_id: str | None) -> bool:
         """Tell whether a request is one of those that the fault waits for."""
         return (
-            self.method in (None, request.method)
+            ONLY_AT.get(self.kind, provider) == provider
+            and self.method in (None, request.method)
             and self.order_id in (None, order_id)
             and (self.path is None or self.path.search(request.path) is not None)
             and not (isinstance(self.fault, CloseIdle) and request.is_first_on_connection)
@@ -69,10 +70,10 @@ class Script:
             )
         )
 
-    def take(self, request: Request, *, order_id: str | None) -> tuple[str, Fault] | None:
+    def take(self, request: Request, *, provider: str, order_id: str | None) -> tuple[str, Fault] | None:
         """Take the fault that befalls a request, and use it up by one; nothing runs in between, so two never share."""
         for scripted in self._scripted:
-            if not scripted.befalls(request, order_id=order_id):
+            if not scripted.befalls(request, provider=provider, order_id=order_id):
                 continue
             if scripted.skip:
                 scripted.skip -= 1

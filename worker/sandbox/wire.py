@@ -6,6 +6,7 @@
 import enum
 import json
 from dataclasses import dataclass
+from html import escape
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -81,6 +82,28 @@ def html_answer(status: int, title: str, *, headers: Headers = ()) -> Answer:
     page = f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n"
 
     return Answer(status=status, headers=(*headers, ("Content-Type", "text/html; charset=utf-8")), body=page.encode())
+
+
+def xml_answer(status: int, *messages: tuple[str | None, str | None, str]) -> Answer:
+    """Build an answer with BlueSnap's errors in XML, each of them name, code and description."""
+    parts = "".join(
+        f"<message>{_element('error-name', name)}{_element('code', code)}{_element('description', text)}</message>"
+        for name, code, text in messages
+    )
+    page = f'<?xml version="1.0" encoding="UTF-8"?>\n<messages xmlns="http://ws.plimus.com">{parts}</messages>\n'
+
+    return Answer(status=status, headers=(("Content-Type", "application/xml"),), body=page.encode())
+
+
+def bare_xml_answer(status: int, text: str) -> Answer:
+    """Build an answer with the one line of XML that comes from what stands before BlueSnap."""
+    line = f"<xml>{escape(text, quote=False)}</xml>"
+
+    return Answer(status=status, headers=(("Content-Type", "application/xml"),), body=line.encode())
+
+
+def _element(name: str, text: str | None) -> str:
+    return "" if text is None else f"<{name}>{escape(text, quote=False)}</{name}>"
 
 
 def read_json(body: bytes) -> object:

@@ -1,23 +1,28 @@
 """Decides the way of a request through the sandbox: ledger, script of faults, credentials, key, operation, answer.
 
-It owns the orders, the keys, the faults, the ledger and the clock. It runs on one event loop and is touched from
-nowhere else, so that nothing in it needs a lock. The operations are `klarna.py`; the sockets are `server.py`.
+It owns the providers, the switches, the faults, the ledger and the clock. It runs on one event loop and is touched from
+nowhere else, so that nothing in it needs a lock. The operations are `klarna.py` and `bluesnap.py`, told apart by the
+path; the sockets are `server.py`.
 """
 
 import asyncio
 import base64
 import hmac
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from . import klarna
+from .bluesnap import BlueSnap
+from .bluesnap_routes import PREFIX as BLUESNAP_PREFIX
 from .clock import Clock, stamp
 from .errors import SandboxError
-from .faults import Delay
-from .klarna import Klarna, Operation
+from .faults import BookedTwice, Delay, Disturbance, Fault, StaleRead
+from .klarna import Klarna
 from .ledger import Ledger, Seen
-from .replay import InProgress, Replay
+from .provider import Operation, Provider
+from .replay import InProgress, OtherRequest
 from .script import Script
+from .switches import Switches
 from .wire import Answer, Delivery, Request
 
 Json = dict[str, Any]
@@ -29,22 +34,25 @@ class World:
     def __init__(self, *, username: str, password: str, create_orders: int | None, replay_errors: bool) -> None:
         self._credentials = b"Basic " + base64.b64encode(f"{username}:{password}".encode())
         self._clock = Clock()
-        self._klarna = Klarna(clock=self._clock, create_orders=create_orders)
-        self._replay = Replay(clock=self._clock, keeps_errors=replay_errors)
+        self._switches = Switches(replay_errors=replay_errors)
+        self._klarna = Klarna(clock=self._clock, switches=self._switches, create_orders=create_orders)
+        self._bluesnap = BlueSnap(clock=self._clock, switches=self._switches, create_orders=create_orders)
         self._script = Script()
         self._ledger = Ledger()
 
     async def respond(self, request: Request) -> Delivery:
         """Take a request in, and say what the client gets."""
-        seen = self._ledger.note_request(request, at=self._clock.now())
-        taken = self._script.take(request, order_id=klarna.order_id_in(request.path))
+        provider = self._provider_of(request)
+        seen = self._ledger.note_request(request, provider=provider.name, at=self._clock.now())
+        order_id = provider.order_id_in(request)
+        taken = self._script.take(request, provider=provider.name, order_id=order_id)
         if taken is None:
-            delivery = Delivery(answer=await self._answer(request, seen))
+            delivery = Delivery(answer=await self._answer(provider, request, seen))
         else:
             seen.fault, fault = taken
-            wait_seconds = fault.seconds if isinstance(fault, Delay) else 0
-            answer = await self._answer(request, seen, wait_seconds=wait_seconds) if fault.executed else None
-            delivery = fault.deliver(answer)
+            self._disturb(provider, fault, order_id)
+            answer = await self._answer(provider, request, seen, fault=fault) if fault.executed else None
+            delivery = fault.deliver(answer, provider)
         seen.status = None if delivery.answer is None else delivery.answer.status
 
         return delivery
@@ -87,6 +95,51 @@ class World:
 
         return order.shown()
 
+    def create_transaction(
+        self,
+        transaction_id: str | None = None,
+        *,
+        amount: str = "10.00",
+        currency: str = "USD",
+        captured: bool = False,
+        merchant_transaction_id: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> Json:
+        """Put a card transaction into the merchant's world, authorized or captured too; no effect is noted."""
+        if transaction_id is not None and not transaction_id:
+            msg = "transaction_id must not be empty; leave it out to get a new one"
+            raise SandboxError(msg)
+        if expires_at is not None and expires_at.tzinfo is None:
+            msg = f"expires_at must have a time zone, got {expires_at.isoformat()}"
+            raise SandboxError(msg)
+        transaction = self._bluesnap.open_transaction(
+            transaction_id,
+            amount=amount,
+            currency=currency,
+            captured=captured,
+            merchant_transaction_id=merchant_transaction_id,
+            expires_at=expires_at,
+        )
+
+        return transaction.shown(has_refund_details=True)
+
+    def transaction(self, transaction_id: str) -> Json:
+        """Show a card transaction as it stands now, with all that is known of its refunds."""
+        transaction = self._bluesnap.find(transaction_id)
+        if transaction is None:
+            msg = f"there is no transaction {transaction_id}; make it with create_transaction"
+            raise SandboxError(msg)
+
+        return transaction.shown(has_refund_details=True)
+
+    def switch(self, **values: object) -> None:
+        """Set how the providers behave where the real ones are undocumented or depend on the account."""
+        self._switches.set(**values)
+
+    def switches(self) -> Json:
+        """Show how the switches stand."""
+        return self._switches.shown()
+
     def fault(self, kind: str, **rules: Any) -> None:
         """Script a fault for the next requests that fit."""
         self._script.add(kind, **rules)
@@ -108,8 +161,8 @@ class World:
         self._clock.advance(seconds)
 
     def reset(self) -> None:
-        """Begin again: no orders, keys, faults, effects or requests, and the real time."""
-        for part in (self._klarna, self._replay, self._ledger, self._clock):
+        """Begin again: no orders, transactions, keys, faults, effects or requests; switches as at first; real time."""
+        for part in (self._klarna, self._bluesnap, self._ledger, self._switches, self._clock):
             part.reset()
         self._script.clear()
 
@@ -118,39 +171,65 @@ class World:
         return {
             "now": stamp(self._clock.now()),
             "orders": len(self._klarna),
+            "transactions": len(self._bluesnap),
             "effects": self._ledger.effect_count,
             "requests": self._ledger.request_count,
             "faults": len(self._script),
         }
 
-    async def _answer(self, request: Request, seen: Seen, *, wait_seconds: float = 0) -> Answer:
-        """Check what stands before an operation, in Klarna's order: size, credentials, path, key."""
+    def _provider_of(self, request: Request) -> Provider:
+        """Tell by the path whose request it is; what nobody knows is Klarna's to refuse."""
+        is_bluesnap = f"{request.path}/".startswith(BLUESNAP_PREFIX)
+
+        return self._bluesnap if is_bluesnap else self._klarna
+
+    def _disturb(self, provider: Provider, fault: Fault, order_id: str | None) -> None:
+        effect = fault.disturb(provider, order_id) if isinstance(fault, Disturbance) else None
+        if effect is not None:
+            self._ledger.note_effect(effect, provider=provider.name, actor="stranger", key=None, at=self._clock.now())
+
+    async def _answer(self, provider: Provider, request: Request, seen: Seen, *, fault: Fault | None = None) -> Answer:
+        """Check what stands before an operation, in the providers' order: size, credentials, path, key."""
         if request.is_too_large:
-            return klarna.too_large()
+            return provider.too_large()
         if not self._is_authorized(request):
-            return klarna.unauthorized()
-        operation = klarna.route(request)
+            return provider.unauthorized()
+        operation = provider.route(request)
         if isinstance(operation, Answer):
             return operation
-        key = request.header(klarna.KEY_HEADER) if operation.is_change else None
-        match self._replay.begin(key) if key else None:
+        key = operation.key
+        match provider.replay.begin(key, content=operation.content) if key else None:
             case Answer() as first:
                 seen.is_replay = True
-                return first
-            case InProgress():
-                return klarna.conflict()
-        if wait_seconds:
-            await asyncio.sleep(wait_seconds)
+                return provider.replayed(first, key=key or "")
+            case InProgress() | OtherRequest() as why:
+                return provider.key_refused(why)
+        if isinstance(fault, Delay):
+            await asyncio.sleep(fault.seconds)
+        answer = self._execute(provider, operation, request, fault=fault)
+        if isinstance(fault, BookedTwice) and operation.is_change:
+            self._execute(provider, replace(operation, key=None), request, actor="provider")
 
-        return self._execute(operation, request, key=key)
+        return answer
 
-    def _execute(self, operation: Operation, request: Request, *, key: str | None) -> Answer:
+    def _execute(
+        self,
+        provider: Provider,
+        operation: Operation,
+        request: Request,
+        *,
+        fault: Fault | None = None,
+        actor: str = "client",
+    ) -> Answer:
         """Carry out, note the effect and keep the answer for the key, with nothing running in between."""
-        execution = self._klarna.execute(operation, request)
+        lag = fault.lag if isinstance(fault, StaleRead) else None
+        execution = provider.execute(operation, request, lag=lag)
         if execution.effect is not None:
-            self._ledger.note_effect(execution.effect, key=key, at=self._clock.now())
-        if key:
-            self._replay.finish(key, execution.answer)
+            self._ledger.note_effect(
+                execution.effect, provider=provider.name, actor=actor, key=operation.key or None, at=self._clock.now()
+            )
+        if operation.key:
+            provider.replay.finish(operation.key, execution.answer)
 
         return execution.answer
 

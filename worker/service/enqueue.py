@@ -45,6 +45,7 @@ def enqueue(
     commands: Sequence[Command],
     *,
     kinds: Mapping[str, Collection[type[Command]]],
+    unkeyed: Collection[str],
     published_for: timedelta,
     reserve: Callable[[], bool],
 ) -> list[Enqueued]:
@@ -54,6 +55,7 @@ def enqueue(
         transaction: The caller's own.
         commands: In the order in which their order rules shall see them.
         kinds: Account name → the classes of command that its provider takes.
+        unkeyed: Accounts whose provider honours no key; their commands are stored unkeyed, whatever they ask for.
         published_for: How long dispatch leaves a command alone whose message follows the commit.
         reserve: Asked once per command; True when its message will follow the commit at once.
 
@@ -63,7 +65,7 @@ def enqueue(
         IdempotencyConflict: A key is stored with another payload, or twice in this call.
         CommandClosed: A key's command was rejected or cancelled.
     """
-    offered = [_offer(command, kinds, reserve) for command in commands]
+    offered = [_offer(command, kinds, unkeyed, reserve) for command in commands]
     first: dict[tuple[str, str], NewCommand] = {}
     for each in offered:
         earlier = first.setdefault((each.account, each.idempotency_key), each)
@@ -81,7 +83,12 @@ def enqueue(
     return [_answer(each, first, known) for each in offered]
 
 
-def _offer(command: Command, kinds: Mapping[str, Collection[type[Command]]], reserve: Callable[[], bool]) -> NewCommand:
+def _offer(
+    command: Command,
+    kinds: Mapping[str, Collection[type[Command]]],
+    unkeyed: Collection[str],
+    reserve: Callable[[], bool],
+) -> NewCommand:
     taken = kinds.get(command.account)
     if taken is None:
         raise UnknownAccount(command.account, sorted(kinds))
@@ -109,8 +116,9 @@ def _offer(command: Command, kinds: Mapping[str, Collection[type[Command]]], res
         reference=command.reference,
         target=command.target,
         amount=command.amount,
-        keyed=command.keyed,
+        keyed=command.keyed and command.account not in unkeyed,
         payload=payload,
+        # Of what the caller asked for, not of the account's setting: when that changes, a repeat is a repeat still.
         fingerprint=key.fingerprint(payload, keyed=command.keyed),
         idempotency_key=idempotency_key,
         due_at=command.due_at,
@@ -131,7 +139,7 @@ def _demand_same(existing: StoredCommand | NewCommand, offered: NewCommand) -> N
         return
 
     fields = [*differing_fields(existing.payload, offered.payload)]
-    if existing.keyed is not offered.keyed:
+    if existing.keyed is not offered.keyed or not fields:
         fields.append("keyed")
     raise IdempotencyConflict(command_id=existing.id, idempotency_key=existing.idempotency_key, fields=fields)
 
