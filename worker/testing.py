@@ -113,7 +113,7 @@ class SandboxTransport:
 
     def collect(self, within: float) -> Sequence[tuple[UUID, Answer | NoAnswer]]:
         """Return what has ended; with nothing there, let up to `within` seconds pass on the clock for the first."""
-        give_up_at = self._clock.now + timedelta(seconds=within)
+        give_up_at = self._clock.now + (max(timedelta(seconds=within), _TICK) if within > 0 else timedelta(0))
         self._progress()
         while not (ended := self._take_ended()) and self._exchanges and self._clock.now < give_up_at:
             until = max(min(give_up_at, self._next_moment()), self._clock.now + _TICK)

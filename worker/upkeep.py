@@ -74,7 +74,7 @@ def keep_up(work: list[Duty], stop: threading.Event) -> None:
         for number, duty in enumerate(work):
             if due[number] <= now:
                 duty.tick()
-                due[number] = now + duty.interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  # jitter
+                due[number] = now + duty.interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  # no secret
         pause = max(0.0, min(due.values()) - now)
         stop.wait(pause)
         now += pause

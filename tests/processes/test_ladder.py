@@ -41,7 +41,7 @@ def test_a_wait_within_the_horizon_travels_as_a_countdown(shop, new_worker, sand
 
     [captured] = shop.enqueue(Capture(account="klarna-eu", order_id="order-1", amount=1000, reference="parcel-1"))
     until(lambda: shop.states() == {"pending": 1} and len(sandbox.requests()) == 1, tell=worker.log)
-    [countdown] = until(lambda: held(), tell=worker.log)
+    [countdown] = until(held, tell=worker.log)
 
     shown = shop.show(captured)
     due_at, eta = datetime.fromisoformat(shown["due_at"]), datetime.fromisoformat(countdown["eta"])
@@ -57,7 +57,7 @@ def test_a_wait_beyond_the_horizon_stays_in_the_database(shop, new_worker, sandb
     shop.enqueue(Capture(account="klarna-eu", order_id="order-1", amount=1000, reference="parcel-1"))
     until(lambda: shop.states() == {"pending": 1} and len(sandbox.requests()) == 1, tell=worker.log)
     at_first = held()
-    later = until(lambda: held(), tell=worker.log)
+    later = until(held, tell=worker.log)
 
     assert [] == at_first
     assert 1 == len(later)

@@ -14,7 +14,9 @@ def environment(sqlite_url, broker, sandbox, settings_for):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        pytest.param({"DATABSE__URL": "sqlite://"}, "did you mean POST_PURCHASE_DATABASE__URL?", id="an unknown setting"),
+        pytest.param(
+            {"DATABSE__URL": "sqlite://"}, "did you mean POST_PURCHASE_DATABASE__URL?", id="an unknown setting"
+        ),
         pytest.param({"PROFILE": "sandbxo"}, "'sandbxo' is not a profile", id="an unknown profile"),
         pytest.param({"BROKER__URL": "localhost:6379"}, "must be a broker URL", id="a broker that is none"),
         pytest.param({"LEASE__SECONDS": "1"}, "lease.seconds", id="a lease shorter than its request"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -207,7 +207,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="workers", status=OK, found=", ".join(sorted(workers)))
     else:
         yield Finding(name="workers", status=FAIL, found="none answers", fix=_START_A_WORKER)
-    yield _upkeep(_replies(app, "post_purchase_upkeep"), settings)
+    yield _upkeep(_replies(app, "post_purchase_upkeep"), workers, settings)
 
 
 def _connect(app: Celery) -> None:
@@ -225,7 +225,7 @@ def _replies(app: Celery, question: str) -> Mapping[str, Any]:
     return {worker: answer for reply in replies or () for worker, answer in reply.items()}
 
 
-def _upkeep(replies: Mapping[str, Any], settings: Settings) -> Finding:
+def _upkeep(replies: Mapping[str, Any], workers: Collection[str], settings: Settings) -> Finding:
     intervals = {"dispatch": settings.dispatch.interval_seconds, "sweep": settings.sweep.interval_seconds}
     if not replies:
         fix = f"{_START_A_WORKER}, or: post-purchase upkeep"
@@ -238,11 +238,12 @@ def _upkeep(replies: Mapping[str, Any], settings: Settings) -> Finding:
         for duty, seconds in intervals.items()
         if not _ticks(last := duties.get(duty, {}).get("last_at"), seconds, now)
     ]
+    stuck += [f"{worker} does not tell of any" for worker in sorted(set(workers) - set(replies))]
     if stuck:
         fix = "read that worker's log, and start it again"
         return Finding(name="upkeep", status=FAIL, found="; ".join(stuck), fix=fix)
 
-    return Finding(name="upkeep", status=OK, found=f"dispatch and sweep tick in {len(replies)} of the workers")
+    return Finding(name="upkeep", status=OK, found=f"dispatch and sweep tick in {len(replies)} of {len(workers)} workers")
 
 
 def _ticks(last_at: str | None, interval_seconds: float, now: datetime) -> bool:

@@ -21,7 +21,7 @@ from ..domain import state
 from ..domain.errors import PostPurchaseError
 from ..domain.ladder import Decision, Policy, Standing, decide, hold, refuse_send, safety_without_provider
 from ..domain.outcome import InDoubt, NotSent, Outcome, Problem
-from ..domain.state import FINAL, State
+from ..domain.state import State
 from ..ports import (
     Account,
     Answer,
@@ -253,6 +253,10 @@ class _Task:
             self.x.transport.send(held.id, request)
         except PostPurchaseError as error:
             self._end(held, NotSent(problem=Problem(code="request_not_sent", message=str(error))))
+        except Exception:
+            log.exception("request.send_failed", command_id=str(held.id), kind=held.kind)
+            message = "the worker failed while sending, and part of the request may have left; its log says why"
+            self._end(held, InDoubt(problem=Problem(code="send_failed", message=message)))
         else:
             self.sent[held.id] = held
 
@@ -260,7 +264,7 @@ class _Task:
         """Take the answers that are there; wait for the first of them no longer than the recording may wait."""
         patience = _LOOK_EVERY
         if self.ended:
-            patience = self.ended[0].at + self.limits.record_delay.total_seconds() - self.x.monotonic()
+            patience = self._record_at() - self.x.monotonic()
         for command_id, answer in self.x.transport.collect(max(0.0, patience)):
             held = self.sent.pop(command_id, None)
             if held is not None:
@@ -326,7 +330,10 @@ class _Task:
         if not self.ended:
             return False
 
-        return not self.sent or self.x.monotonic() - self.ended[0].at >= self.limits.record_delay.total_seconds()
+        return not self.sent or self.x.monotonic() >= self._record_at()
+
+    def _record_at(self) -> float:
+        return self.ended[0].at + self.limits.record_delay.total_seconds()
 
     def _record(self) -> None:
         """Write what has ended, in one transaction; with the database away, try until the leases have run out."""
@@ -354,7 +361,8 @@ class _Task:
         for each in recorded.written:
             self.counts[f"now_{each.decision.transition.to}"] += 1
         self.counts["superseded"] += len(decided) - len(recorded.written)
-        self.more = self.more or any(each.decision.transition.to in FINAL for each in recorded.written)
+        # Whatever became of it, a command that is executing no more lets others of its order go.
+        self.more = self.more or bool(recorded.written)
         self._publish_retries(recorded.written)
         for ticket_id in recorded.tickets:
             self.x.publisher.escalate(ticket_id, label=f"ticket {ticket_id}")

@@ -105,8 +105,9 @@ def _locked(engine: Engine) -> Iterator[Connection]:
                 connection.execute(select(func.pg_advisory_unlock(_LOCK)))
                 connection.commit()
         else:
-            yield connection
-            connection.commit()
+            # Begun here, the transaction holds the file before the version is read, and all versions are one change.
+            with connection.begin():
+                yield connection
 
 
 def _config(migrations: Path, connection: Connection) -> Config:
