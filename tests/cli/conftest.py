@@ -8,9 +8,9 @@ import os
 import subprocess
 import sys
 import time
-from collections import namedtuple
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import structlog
@@ -27,8 +27,20 @@ from worker.wiring import Services
 
 CHECKOUT = Path(worker.__file__).parent.parent
 
-#: What a command printed and how it ended.
-Run = namedtuple("Run", "code out err")
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and (
+            "process_environment" in item.fixturenames or "[postgresql" in item.nodeid  # both start processes
+        ):
+            item.add_marker(pytest.mark.slow)
+
+
+class Run(NamedTuple):
+    code: int
+    out: str
+    err: str
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +58,11 @@ def untouched():
 @pytest.fixture
 def environment(sqlite_url):
     """What the process is told: a database of its own with the schema in it, and a broker in its memory."""
-    return {"POST_PURCHASE_PROFILE": "test", "POST_PURCHASE_DATABASE__URL": sqlite_url}
+    return {
+        "POST_PURCHASE_PROFILE": "test",
+        "POST_PURCHASE_DATABASE__URL": sqlite_url,
+        "POST_PURCHASE_LOG__LEVEL": "info",
+    }
 
 
 @pytest.fixture
@@ -73,6 +89,12 @@ def run_json(run):
         return json.loads(done.out)
 
     return call
+
+
+@pytest.fixture
+def count(run_json):
+    """How many commands are stored."""
+    return lambda: len(run_json("list", "--limit", 10_000))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,13 @@ SECONDS_WITH_EVERYTHING_AWAY = 20
 NAMES = [
     *("package", "versions", "database", "schema", "clock", "oldest due", "tickets", "broker", "workers", "upkeep"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_workers(request, monkeypatch):
+    """Where there are none, nobody need be waited for."""
+    if "real_worker" not in request.fixturenames:
+        monkeypatch.setattr(probes, "_COLLECT_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -120,6 +128,17 @@ def test_servers_that_swallow_everything_cost_seconds(found, hole, scheme):
 
     assert SECONDS_WITH_EVERYTHING_AWAY > time.monotonic() - began
     assert ("fail", "fail") == (seen["database"]["status"], seen["broker"]["status"])
+
+
+def test_a_question_that_is_never_answered_is_left_behind(monkeypatch):
+    """Not every wait has a timeout of its own: asking for the address of a name has none."""
+    monkeypatch.setattr(probes, "_PATIENCE_SECONDS", 0.05)
+    answered = threading.Event()
+
+    with pytest.raises(TimeoutError):
+        probes._within(lambda: answered.wait(60))
+
+    answered.set()
 
 
 def test_open_tickets_are_pointed_out(found, escalated):

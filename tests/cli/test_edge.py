@@ -11,6 +11,11 @@ import worker
 #: Beyond Python itself. A terminal answers within half a second only when little is imported.
 HEAVY = ("sqlalchemy", "alembic", "celery", "kombu", "redis", "pycurl", "structlog", "h11", "rich")
 
+COMMANDS = (
+    *("enqueue", "list", "show", "stats", "tickets", "retry", "resolve", "cancel", "dispatch", "sweep", "upkeep"),
+    *("sandbox", "check", "db upgrade", "db current", "db check", "db downgrade"),
+)
+
 
 def test_the_version_is_that_of_the_package(run):
     """Whoever reports a fault is asked for it first."""
@@ -26,11 +31,7 @@ def test_without_a_command_it_says_what_there_is(run):
     assert "enqueue" in done.out
 
 
-@pytest.mark.parametrize(
-    "words",
-    ["", "enqueue", "list", "show", "stats", "tickets", "retry", "resolve", "cancel", "dispatch", "sweep", "upkeep"]
-    + ["sandbox", "check", "db", "db upgrade", "db current", "db check", "db downgrade"],
-)
+@pytest.mark.parametrize("words", ["", "db", *COMMANDS])
 def test_every_help_is_given_without_any_settings(run, words):
     """Help is wanted most when nothing works yet."""
     done = run(*words.split(), "--help", PROFILE="no-such-profile")
@@ -39,11 +40,7 @@ def test_every_help_is_given_without_any_settings(run, words):
     assert f"Usage: post-purchase {words}".rstrip() in done.out
 
 
-@pytest.mark.parametrize(
-    "words",
-    ["enqueue", "list", "show", "stats", "tickets", "retry", "resolve", "cancel", "dispatch", "sweep", "upkeep"]
-    + ["sandbox", "check", "db upgrade", "db current", "db check", "db downgrade"],
-)
+@pytest.mark.parametrize("words", COMMANDS)
 def test_every_help_has_an_example(run, words):
     """People copy an example sooner than they read a grammar."""
     assert "Examples:" in run(*words.split(), "--help").out

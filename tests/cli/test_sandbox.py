@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+ORDER = "4ba29b50-be7b-44f5-a492-113e6a865e22"
+
 
 @pytest.fixture
 def sandbox(start):
@@ -22,7 +24,7 @@ def sandbox(start):
     return call
 
 
-def status_of(url, *, username="sandbox", password="sandbox", order="order-1"):
+def status_of(url, *, username="sandbox", password="sandbox", order=ORDER):
     """Read an order as the account would."""
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname, parts.port, timeout=10)
@@ -72,12 +74,12 @@ def test_it_demands_the_credentials_of_the_account(sandbox):
 
 def test_orders_are_there_from_the_beginning(sandbox, file):
     """A demonstration starts with orders, and without a second program that makes them."""
-    orders = file({"order_id": "order-1", "amount": 1000}, name="orders.jsonl")
+    orders = file({"order_id": ORDER, "amount": 1000})
 
     _, urls = sandbox("--orders", orders)
 
     assert 200 == status_of(urls["base_url"])
-    assert 404 == status_of(urls["base_url"], order="another")
+    assert 404 == status_of(urls["base_url"], order=ORDER.replace("4", "5"))
 
 
 @pytest.mark.parametrize(

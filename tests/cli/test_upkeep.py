@@ -57,7 +57,7 @@ def test_upkeep_once_does_both(run_process, waiting):
 def test_upkeep_ticks_until_it_is_told_to_stop(start, until, waiting, number):
     """A supervisor stops it with one signal and a person with the other; both want it to end well."""
     process = start("upkeep")
-    until(lambda: "dispatch.done" in process.stderr.readline())
+    until(lambda: "upkeep.done" in process.stderr.readline())
 
     process.send_signal(number)
 

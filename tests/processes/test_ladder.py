@@ -4,8 +4,8 @@ from itertools import pairwise
 from worker import Capture
 
 #: Scaled down from 5 s, 5 min and 5 h. The last lies beyond the horizon, so the database keeps it at first.
-LADDER = (0.6, 1.2, 3.0)
-HORIZON = 2.0
+LADDER = (0.4, 0.8, 2.0)
+HORIZON = 1.2
 
 #: What a busy machine may add to a wait; never may it take anything away.
 LATE = 0.5

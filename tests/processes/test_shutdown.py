@@ -9,7 +9,7 @@ def busy(shop, new_worker, sandbox, captures, until):
     """A worker in the middle of four calls, with more to do than it may take on."""
     sandbox.fault("delay", seconds=1, times=None)
     worker = new_worker(HTTP__MAX_IN_FLIGHT="2", DISPATCH__BATCH_SIZE="2").ready()
-    shop.enqueue(*captures(20))
+    shop.enqueue(*captures(10))
     until(lambda: len(shop.unanswered()) == len(sandbox.requests()) == 4, tell=worker.log)
 
     return worker
@@ -32,7 +32,7 @@ def test_a_stop_finishes_what_is_in_flight_and_begins_nothing(busy, shop, sandbo
 
     until(lambda: not busy.has_processes)
     assert expected == code, busy.log()
-    assert {"succeeded": 4, "pending": 16} == shop.states()
+    assert {"succeeded": 4, "pending": 6} == shop.states()
     assert [] == shop.unanswered()
     assert 4 == len(sandbox.effects()) == len(sandbox.requests())
 
@@ -55,7 +55,7 @@ def test_a_task_that_is_told_to_end_finishes_its_calls_and_the_worker_goes_on(bu
     [running] = until(lambda: observer.control.inspect(timeout=5, limit=1).active()).values()
 
     observer.control.revoke([each["id"] for each in running], terminate=True, signal="SIGTERM")
-    until(lambda: shop.states() == {"succeeded": 20}, within=30, tell=busy.log)
+    until(lambda: shop.states() == {"succeeded": 10}, within=30, tell=busy.log)
 
     assert busy.is_running
-    assert 20 == len(sandbox.effects()) == len(sandbox.requests())
+    assert 10 == len(sandbox.effects()) == len(sandbox.requests())

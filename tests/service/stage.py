@@ -39,7 +39,6 @@ POLICY = Policy(
 HORIZON = timedelta(minutes=6)
 PUBLISHED_FOR = timedelta(seconds=10)
 LEASE = timedelta(seconds=90)
-REPLY = timedelta(seconds=30)
 
 
 class Died(BaseException):
@@ -49,10 +48,11 @@ class Died(BaseException):
 class Stage:
     """One database, one sandbox, one clock, and as many workers as a test wants."""
 
-    def __init__(self, engine, *, window=50):
+    def __init__(self, engine, *, window=50, reply=timedelta(seconds=30)):
+        self.reply = reply
         self.clock = ManualClock(NOON)
         self.store = SqlStore(engine, clock=self.clock)
-        self.transport = SandboxTransport(clock=self.clock, total_timeout=REPLY.total_seconds())
+        self.transport = SandboxTransport(clock=self.clock, total_timeout=reply.total_seconds())
         self.world = self.transport.world
         self.publisher = RecordingPublisher(clock=self.clock)
         self.desk = RecordingDesk()
@@ -79,9 +79,7 @@ class Stage:
     def enqueue_many(self, commands, *, published=False):
         kinds = {each.account: set(KLARNA_COMMANDS.values()) for each in commands}
         with self.store.begin() as transaction:
-            stored = enqueue(
-                transaction, commands, kinds=kinds, published_for=PUBLISHED_FOR, reserve=lambda: published
-            )
+            stored = enqueue(transaction, commands, kinds=kinds, published_for=PUBLISHED_FOR, reserve=lambda: published)
 
         return [each.id for each in stored]
 
@@ -102,7 +100,7 @@ class Stage:
             limits=Limits(
                 window=self.window,
                 lease=LEASE,
-                reply=REPLY,
+                reply=self.reply,
                 pump=timedelta(seconds=30),
                 record_delay=timedelta(seconds=0.1),
                 horizon=HORIZON,
@@ -119,7 +117,7 @@ class Stage:
 
     def another_transport(self):
         """A second worker's way to the same sandbox."""
-        return SandboxTransport(self.world, clock=self.clock, total_timeout=REPLY.total_seconds())
+        return SandboxTransport(self.world, clock=self.clock, total_timeout=self.reply.total_seconds())
 
     def execute(self, *ids, **parts):
         return self.executor(**parts).execute(list(ids))
@@ -282,7 +280,10 @@ class FailingStore:
 
 
 class Interrupted:
-    """A part of a worker in which something happens, once: before the n-th call of a method, or after it."""
+    """A part of a worker in which something happens, once: before the n-th call of a method, or after it.
+
+    After a call that gives a `with` block means after the block: for a transaction, after its commit.
+    """
 
     def __init__(self, part, *, before=None, after=None, number=1, then):
         self._part, self._before, self._after, self._number, self._then = part, before, after, number, then
@@ -299,12 +300,21 @@ class Interrupted:
             if now and name == self._before:
                 self._then()
             result = found(*args, **kwargs)
-            if now and name == self._after:
-                self._then()
+            if not now or name != self._after:
+                return result
+            if hasattr(result, "__exit__"):
+                return self._followed(result)
+            self._then()
 
             return result
 
         return call
+
+    @contextmanager
+    def _followed(self, block):
+        with block as value:
+            yield value
+        self._then()
 
 
 class Watched:

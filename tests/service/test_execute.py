@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise
 from uuid import uuid4
 
 import pytest
@@ -18,6 +20,7 @@ from worker.domain.klarna_commands import (
 from worker.ports import StoreUnavailable
 
 SECOND = timedelta(seconds=1)
+FIVE_MINUTES = timedelta(minutes=5)
 
 
 def shape(stage, command_id):
@@ -42,14 +45,14 @@ def test_a_command_that_the_provider_did_is_succeeded(each_stage):
     assert [("capture", 700)] == each_stage.effects()
 
 
-def test_a_read_brings_its_answer_home(each_stage):
+def test_a_read_brings_its_answer_home(stage):
     """It is the result that the shop asked for."""
-    order_id = each_stage.order(amount=4_200)
-    command_id = each_stage.enqueue(ReadOrder(account=ACCOUNT, order_id=order_id))
+    order_id = stage.order(amount=4_200)
+    command_id = stage.enqueue(ReadOrder(account=ACCOUNT, order_id=order_id))
 
-    each_stage.execute(command_id)
+    stage.execute(command_id)
 
-    assert 4_200 == each_stage.command(command_id).result["answer"]["order_amount"]
+    assert 4_200 == stage.command(command_id).result["answer"]["order_amount"]
 
 
 def test_a_refused_command_is_rejected_and_has_its_own_ticket(each_stage):
@@ -62,15 +65,15 @@ def test_a_refused_command_is_rejected_and_has_its_own_ticket(each_stage):
     assert "CAPTURE_NOT_ALLOWED" == each_stage.command(command_id).problem.code
 
 
-def test_an_answer_of_later_climbs_a_rung_without_doubt(each_stage):
+def test_an_answer_of_later_climbs_a_rung_without_doubt(stage):
     """PAYMENT_METHOD_FAILED did nothing, and is not final."""
-    each_stage.world.fault("payment_method_failed")
-    command_id = each_stage.capture()
+    stage.world.fault("payment_method_failed")
+    command_id = stage.capture()
 
-    each_stage.execute(command_id)
+    stage.execute(command_id)
 
-    assert ("pending", False, 1, []) == shape(each_stage, command_id)
-    assert NOON + 5 * SECOND == each_stage.command(command_id).due_at
+    assert ("pending", False, 1, []) == shape(stage, command_id)
+    assert NOON + 5 * SECOND == stage.command(command_id).due_at
 
 
 def test_refused_credentials_escalate_at_once(each_stage):
@@ -83,15 +86,15 @@ def test_refused_credentials_escalate_at_once(each_stage):
     assert ("escalated", False, 0, ["credentials_refused"]) == shape(each_stage, command_id)
 
 
-def test_what_was_not_sent_climbs_a_rung_without_doubt(each_stage):
+def test_what_was_not_sent_climbs_a_rung_without_doubt(stage):
     """The connection never came up, so nothing can have happened."""
-    each_stage.transport.refuse_connections()
-    command_id = each_stage.capture()
+    stage.transport.refuse_connections()
+    command_id = stage.capture()
 
-    each_stage.execute(command_id)
+    stage.execute(command_id)
 
-    assert ("pending", False, 1, []) == shape(each_stage, command_id)
-    assert ["not_sent"] == each_stage.outcomes(command_id)
+    assert ("pending", False, 1, []) == shape(stage, command_id)
+    assert ["not_sent"] == stage.outcomes(command_id)
 
 
 def test_a_429_costs_no_rung(each_stage):
@@ -135,7 +138,7 @@ def test_429s_in_a_row_wait_ever_longer(stage):
         ("truncated", {"status": 500}, "truncated_500"),
         ("delay", {"seconds": 40.0}, "no_answer"),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_what_may_have_been_done_is_in_doubt_until_the_key_brings_its_answer(stage, fault, options, code):
     """The retry goes under the same key, so it gets the first answer, or is the first."""
@@ -204,7 +207,7 @@ def test_the_ladder_is_climbed_at_its_very_moments_and_ends_in_one_ticket(each_s
     each_stage.world.fault("status", status=503, times=None)
     command_id = each_stage.capture(reference="shipment-1")
 
-    each_stage.work(timedelta(hours=8))
+    each_stage.work(timedelta(hours=8), tick=FIVE_MINUTES)
 
     sends = [each.started_at - NOON for each in each_stage.attempts(command_id)]
     assert [
@@ -217,8 +220,7 @@ def test_the_ladder_is_climbed_at_its_very_moments_and_ends_in_one_ticket(each_s
     assert 1 == len(each_stage.desk.told)
     seen = each_stage.world.requests()
     assert [5, 300, 18_000] == [
-        pytest.approx((_at(later) - _at(earlier)).total_seconds(), abs=2)
-        for earlier, later in zip(seen, seen[1:], strict=False)
+        pytest.approx((_at(later) - _at(earlier)).total_seconds(), abs=2) for earlier, later in pairwise(seen)
     ]
     assert {(each["headers"][KEY], each["body"]) for each in seen} == {
         (each_stage.command(command_id).idempotency_key, seen[0]["body"])
@@ -226,8 +228,6 @@ def test_the_ladder_is_climbed_at_its_very_moments_and_ends_in_one_ticket(each_s
 
 
 def _at(seen):
-    from datetime import datetime
-
     return datetime.fromisoformat(seen["at"])
 
 
@@ -284,7 +284,7 @@ def test_a_success_on_the_way_ends_the_ladder(stage):
     stage.world.fault("status", status=503, times=2)
     command_id = stage.capture()
 
-    stage.work(timedelta(hours=8))
+    stage.work(timedelta(hours=8), tick=FIVE_MINUTES)
 
     assert ("succeeded", False, 2, []) == shape(stage, command_id)
     assert 3 == len(stage.world.requests())
@@ -304,7 +304,7 @@ def test_a_change_without_a_key_escalates_at_once_when_in_doubt(each_stage, faul
     each_stage.world.fault(fault, **options)
     command_id = each_stage.capture(keyed=False)
 
-    each_stage.work(timedelta(hours=8))
+    each_stage.work(timedelta(hours=8), tick=FIVE_MINUTES)
 
     assert ("escalated", in_doubt, 1, ["not_safe_to_retry"]) == shape(each_stage, command_id)
     assert 1 == len(each_stage.world.requests())
@@ -316,7 +316,7 @@ def test_a_change_without_a_key_that_was_not_sent_escalates_too(stage):
     stage.transport.refuse_connections()
     command_id = stage.capture(keyed=False)
 
-    stage.work(timedelta(hours=8))
+    stage.work(timedelta(hours=8), tick=FIVE_MINUTES)
 
     assert ("escalated", False, 1, ["not_safe_to_retry"]) == shape(stage, command_id)
 
@@ -532,38 +532,36 @@ def test_two_commands_of_one_order_are_never_in_flight_together(each_stage):
     assert [("capture", 100)] * 3 == each_stage.effects()
 
 
-def test_a_refund_waits_while_its_capture_is_on_the_ladder_and_an_update_does_not(each_stage):
+def test_a_refund_waits_while_its_capture_is_on_the_ladder_and_an_update_does_not(stage):
     """Only what depends on the money waits for it."""
-    order_id = each_stage.order()
-    each_stage.world.fault("status", status=503, path="/captures$")
-    capture = each_stage.capture(order_id)
-    refund = each_stage.enqueue(Refund(account=ACCOUNT, order_id=order_id, amount=300))
-    update = each_stage.enqueue(
-        UpdateMerchantReferences(account=ACCOUNT, order_id=order_id, merchant_reference1="10001")
-    )
+    order_id = stage.order()
+    stage.world.fault("status", status=503, path="/captures$")
+    capture = stage.capture(order_id)
+    refund = stage.enqueue(Refund(account=ACCOUNT, order_id=order_id, amount=300))
+    update = stage.enqueue(UpdateMerchantReferences(account=ACCOUNT, order_id=order_id, merchant_reference1="10001"))
 
-    each_stage.execute(capture, refund, update)
+    stage.execute(capture, refund, update)
 
-    states = [each_stage.command(each).state.value for each in (capture, refund, update)]
+    states = [stage.command(each).state.value for each in (capture, refund, update)]
     assert ["pending", "pending", "succeeded"] == states
-    each_stage.work(timedelta(minutes=1))
-    assert ["succeeded"] * 3 == each_stage.states()
+    stage.work(timedelta(minutes=1))
+    assert ["succeeded"] * 3 == stage.states()
 
 
-def test_a_refund_waits_while_its_capture_is_with_a_person(each_stage):
+def test_a_refund_waits_while_its_capture_is_with_a_person(stage):
     """Nobody knows yet whether there is anything to give back."""
-    order_id = each_stage.order()
-    each_stage.world.fault("status", status=401, path="/captures$")
-    capture = each_stage.capture(order_id)
-    refund = each_stage.enqueue(Refund(account=ACCOUNT, order_id=order_id, amount=300))
-    each_stage.work(timedelta(hours=1))
-    before = each_stage.states()
+    order_id = stage.order()
+    stage.world.fault("status", status=401, path="/captures$")
+    capture = stage.capture(order_id)
+    refund = stage.enqueue(Refund(account=ACCOUNT, order_id=order_id, amount=300))
+    stage.work(timedelta(hours=1))
+    before = stage.states()
 
-    each_stage.operator().retry(capture)
-    each_stage.work(timedelta(minutes=1))
+    stage.operator().retry(capture)
+    stage.work(timedelta(minutes=1))
 
     assert ["escalated", "pending"] == before
-    assert ["succeeded", "succeeded"] == [each_stage.command(each).state.value for each in (capture, refund)]
+    assert ["succeeded", "succeeded"] == [stage.command(each).state.value for each in (capture, refund)]
 
 
 def test_a_rejected_capture_lets_its_refund_go(stage):
@@ -597,17 +595,17 @@ def test_changes_of_the_authorization_and_captures_keep_their_order(each_stage):
 # --- accounts and providers that are not as they should be -------------------------------------------------
 
 
-def test_a_keyed_command_of_an_unknown_account_climbs_the_ladder_unsent(each_stage):
+def test_a_keyed_command_of_an_unknown_account_climbs_the_ladder_unsent(stage):
     """A worker of the old version may meet a new account; the next one knows it."""
-    command_id = each_stage.capture()
+    command_id = stage.capture()
 
-    each_stage.execute(command_id, accounts={})
-    before = shape(each_stage, command_id), each_stage.command(command_id).problem.code
-    each_stage.work(timedelta(minutes=1))
+    stage.execute(command_id, accounts={})
+    before = shape(stage, command_id), stage.command(command_id).problem.code
+    stage.work(timedelta(minutes=1))
 
     assert (("pending", False, 1, []), "account_not_configured") == before
-    assert "succeeded" == each_stage.command(command_id).state
-    assert 1 == len(each_stage.attempts(command_id))
+    assert "succeeded" == stage.command(command_id).state
+    assert 1 == len(stage.attempts(command_id))
 
 
 def test_an_account_that_stays_unknown_ends_in_a_ticket(stage):
@@ -650,8 +648,6 @@ class Broken:
 )
 def test_a_bug_in_a_provider_harms_its_own_command_alone(stage, verb, code, in_doubt):
     """The batch goes on, and what was asked of the provider counts as asked."""
-    from dataclasses import replace
-
     account = replace(stage.accounts[ACCOUNT], provider=Broken(stage.accounts[ACCOUNT].provider, verb))
     broken = stage.capture()
 
@@ -752,17 +748,26 @@ def test_a_worker_that_stood_still_before_its_intent_sends_nothing(each_stage):
     assert 1 == len(each_stage.world.requests())
 
 
-def test_a_worker_that_stood_still_after_its_intent_sends_nothing(stage):
-    """With less of its lease left than a call may take, another may be sending already."""
+def test_a_worker_that_stood_still_right_before_its_intent_gives_the_command_back(stage):
+    """With less of its lease left than a call may take, it does not even begin."""
     command_id = stage.capture()
 
-    def stand_still():
-        stage.advance(61)
-
-    stage.execute(command_id, store=Interrupted(stage.store, after="begin", number=1, then=stand_still))
+    stage.execute(command_id, store=Interrupted(stage.store, before="begin", number=1, then=lambda: stage.advance(61)))
 
     assert [] == stage.world.requests()
     assert ("pending", False, 0, []) == shape(stage, command_id)
+    assert ([], stage.clock.now) == (stage.outcomes(command_id), stage.command(command_id).due_at)
+
+
+def test_a_worker_that_stood_still_after_its_intent_sends_nothing(stage):
+    """Another may be sending by the time this one would have its answer."""
+    command_id = stage.capture()
+
+    stage.execute(command_id, store=Interrupted(stage.store, after="begin", number=1, then=lambda: stage.advance(61)))
+
+    assert [] == stage.world.requests()
+    assert ("pending", False, 1, []) == shape(stage, command_id)
+    assert "lease_too_short" == stage.command(command_id).problem.code
 
 
 def test_a_worker_that_wakes_up_after_its_lease_leaves_a_late_word_and_nothing_else(each_stage):

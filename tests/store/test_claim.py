@@ -190,7 +190,9 @@ def test_deciding_an_escalated_capture_lets_its_refund_go(store, given, decided)
         case State.SUCCEEDED:
             given.operated(capture, state.resolve(failures=1, result={}, problem=None), verb="resolve")
         case State.REJECTED:
-            given.operated(capture, state.start_over(given.row(capture).due_at, in_doubt=False, problem=None), verb="retry")
+            given.operated(
+                capture, state.start_over(given.row(capture).due_at, in_doubt=False, problem=None), verb="retry"
+            )
             given.moved(given.claim(capture), state.reject(failures=0, problem=PROBLEM))
 
     assert {refund} == claimed(store)

@@ -17,9 +17,7 @@ PROBLEM = Problem(code="no_answer", message="No answer.")
 
 def take(store, *, limit=100, window=5_000, horizon=HORIZON):
     with store.begin() as transaction:
-        return list(
-            transaction.take_due(limit=limit, window=window, horizon=horizon, published_for=PUBLISHED_FOR)
-        )
+        return list(transaction.take_due(limit=limit, window=window, horizon=horizon, published_for=PUBLISHED_FOR))
 
 
 def taken(store, **bounds):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from itertools import chain
 
 from sqlalchemy import func, select
 
@@ -55,7 +56,7 @@ def test_every_due_command_is_claimed_exactly_once(database, store, given, at_on
 
     answers = at_once(4, work)
 
-    assert Counter(ids) == Counter(sum(answers, []))
+    assert Counter(ids) == Counter(chain.from_iterable(answers))
 
 
 def test_claims_of_many_orders_in_both_directions_never_fail(database, store, given, at_once):
@@ -82,7 +83,7 @@ def test_two_dispatchers_never_take_the_same_row(store, given, at_once):
     answers = at_once(4, lambda _turn: take(store, limit=40) + take(store, limit=40))
 
     assert [] == [each for each in answers if isinstance(each, Exception)]
-    handed_out = Counter(sum(answers, []))
+    handed_out = Counter(chain.from_iterable(answers))
     assert {1} == set(handed_out.values())
     assert handed_out.keys() <= set(ids)
 

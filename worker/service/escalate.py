@@ -80,7 +80,7 @@ class Escalator:
             cases=tuple(self._case(each, work, now) for each in work.commands),
             total=work.total,
         )
-        if work.external_ref is None:
+        if work.external_ref is None or work.desk != self.desk.name:
             return self.desk.open(case_file)
 
         self.desk.append(work.external_ref, case_file)
