@@ -244,8 +244,7 @@ class TicketWork:
     """A ticket whose lease this process holds, with the commands its desk has not been told of.
 
     `external_ref` None: not opened yet; otherwise the name that `desk` gave it. `total` counts every open command of
-    the ticket, `more` says that some
-    beyond `commands` wait to be told.
+    the ticket, `more` says that some beyond `commands` wait to be told.
     """
 
     ticket_id: UUID

@@ -53,7 +53,7 @@ def _edge(task: Task) -> Iterator[None]:
     with bound(task_id=task.request.id), at_work():
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the outermost step: whatever it is, it is told and ends here
             # Not the whole error: a database quotes the row that it refused, and Celery shows an error as it is.
             problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             stack = "".join(format_tb(error.__traceback__))

@@ -457,7 +457,7 @@ class RecordingPublisher:
         """Whether one more message with a countdown may be handed to the broker now."""
         held = sum(each.countdown is not None and each.due_at > self._clock.now for each in self.sent)
 
-        return held < self._held
+        return not self.is_away and held < self._held
 
     def execute(self, ids: Sequence[UUID], *, label: str, countdown: float | None = None) -> bool:
         """Ask a worker to execute commands, after `countdown` seconds if given; False when it was not handed over."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -320,6 +320,13 @@ DEADLINE = NOON + timedelta(hours=24) - timedelta(minutes=5)
 def test_a_key_is_good_until_its_window_less_the_margin():
     """A request that leaves just in time may arrive late."""
     assert DEADLINE == key_deadline(Standing(safety=Safety.KEYED, first_sent_at=NOON), POLICY)
+
+
+def test_a_window_that_an_account_sets_shorter_counts_in_full():
+    """It is on the safe side by itself; taking the margin off it too would only make tickets."""
+    short = replace(POLICY, key_window=timedelta(hours=12))
+
+    assert NOON + timedelta(hours=12) == key_deadline(Standing(safety=Safety.KEYED, first_sent_at=NOON), short)
 
 
 @pytest.mark.parametrize(

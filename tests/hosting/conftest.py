@@ -1,6 +1,7 @@
 """A host: its own engine on the database that also holds the worker's tables, a table of its own, and what it enqueues.
 
-The publisher only notes what it is given, and whether others could see the command at that moment.
+The publisher only notes what it is given, and whether others could see the command at that moment. On PostgreSQL the
+tests share one database, which is emptied after each: making one for each would take longer than all of them.
 """
 
 from __future__ import annotations
@@ -8,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, delete, inspect, make_url, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.schema import DropTable
 
 from worker import Capture, Command
 from worker.config import load
 from worker.ports import Filter, StoredCommand
+from worker.resources import migrations_dir
 from worker.service.enqueue import Enqueued
+from worker.store import migrate
+from worker.store.schema import metadata
 from worker.wiring import Services
 
 
@@ -68,6 +73,43 @@ class Host:
     def ship(self, transaction: Any, number: int = 1) -> None:
         """The host's own change, to which a command belongs."""
         transaction.execute(text("INSERT INTO shop_parcel VALUES (:number)"), {"number": number})
+
+
+#: Ends what a test has left open, before its rows are waited for.
+END_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+@pytest.fixture(scope="session")
+def _shared(postgresql_server: str) -> Iterator[Engine]:
+    admin = create_engine(postgresql_server, isolation_level="AUTOCOMMIT")
+    name = f"pp_hosting_{uuid4().hex[:12]}"
+    with admin.connect() as connection:
+        connection.execute(text(f'CREATE DATABASE "{name}"'))
+        # Nobody pulls the plug on a test: waiting for the disk would only cost time.
+        connection.execute(text(f'ALTER DATABASE "{name}" SET synchronous_commit TO off'))
+    engine = create_engine(make_url(postgresql_server).set(database=name))
+    migrate.upgrade(engine, migrations_dir())
+    yield engine
+    engine.dispose()
+    with admin.connect() as connection:
+        connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+    admin.dispose()
+
+
+@pytest.fixture
+def postgresql_url(_shared: Engine) -> Iterator[str]:
+    """The URL of a PostgreSQL database that holds the worker's tables, empty, and nothing else."""
+    yield _shared.url.render_as_string(hide_password=False)
+    with _shared.begin() as connection:
+        connection.execute(text(END_OTHERS))
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(delete(table))
+        for name in inspect(connection).get_table_names():
+            if not name.startswith(migrate.PREFIX):
+                connection.execute(DropTable(Table(name, MetaData())))
 
 
 @pytest.fixture

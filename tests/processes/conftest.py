@@ -384,6 +384,7 @@ def settings_for():
             "POST_PURCHASE_DATABASE__URL": database_url,
             "POST_PURCHASE_BROKER__URL": broker_url,
             "POST_PURCHASE_ACCOUNTS__KLARNA_EU__BASE_URL": provider_url,
+            "POST_PURCHASE_RETRY__KEY_MARGIN_SECONDS": "60",  # above any lease that a test asks for
             "POST_PURCHASE_LOG__FORMAT": "json",
             "POST_PURCHASE_LOG__LEVEL": "info",
         }

@@ -43,7 +43,8 @@ def test_a_killed_pool_process_is_replaced_and_its_commands_finished(shop, new_w
     sandbox.fault("hang", order_id="order-0", executed=True)
     worker = new_worker()
     shop.enqueue(*captures(20))
-    [holder] = until(lambda: len(sandbox.effects()) == 20 and shop.unanswered(), tell=worker.log)
+    until(lambda: len(sandbox.effects()) == 20 and len(shop.unanswered()) == 1, tell=worker.log)
+    [holder] = shop.unanswered()
     process = int(holder.rpartition(":")[2])
 
     os.kill(process, signal.SIGKILL)

@@ -80,7 +80,19 @@ STEPS = {
 }
 
 NUMBERS = st.integers(min_value=0, max_value=99)
-ORDERS = st.integers(min_value=0, max_value=2)
+
+#: What a shop wants: kind, order, whether under a key (four of five), and in how many seconds.
+WISHES = st.tuples(
+    st.sampled_from(sorted(KLARNA_COMMANDS)) | st.sampled_from(["capture", "refund"]),
+    st.integers(0, 2),
+    st.integers(0, 4),
+    st.sampled_from([0, 0, 0, 400]),
+)
+
+#: Faults for the next requests, of one order or of any, so many times.
+TROUBLES = st.lists(
+    st.tuples(st.sampled_from(FAULTS), st.sampled_from([None, None, 0, 1, 2]), st.integers(1, 4)), max_size=3
+)
 
 
 class Checked:
@@ -125,18 +137,25 @@ class Life(RuleBasedStateMachine):
 
         return made
 
-    @initialize()
-    def open_orders(self):
+    @initialize(wishes=st.lists(WISHES, min_size=2, max_size=6))
+    def open_orders(self, wishes):
         whole = self.stage.world.create_order(amount=10_000)
         part = self.stage.world.create_order(amount=10_000, status="PART_CAPTURED")
         small = self.stage.world.create_order(amount=300)
         self.orders = [(each["order_id"], (each["captures"] or [None])[0]) for each in (whole, part, small)]
+        self.enqueue(wishes)
 
     # what the shop does
 
     @precondition(lambda self: len(self.stage.commands()) < MOST_COMMANDS)
-    @rule(kind=st.sampled_from(sorted(KLARNA_COMMANDS)), order=ORDERS, keyed=st.integers(0, 4), later=st.sampled_from([0, 0, 0, 400]))
-    def enqueue(self, kind, order, keyed, later):
+    @rule(wishes=st.lists(WISHES, min_size=1, max_size=3))
+    def the_shop_wants_more(self, wishes):
+        self.enqueue(wishes)
+
+    def enqueue(self, wishes):
+        self.stage.enqueue_many([self.command(*wish) for wish in wishes])
+
+    def command(self, kind, order, keyed, later):
         order_id, capture = self.orders[order]
         capture_id = capture["capture_id"] if capture else "no-such-capture"
         fields = {
@@ -154,36 +173,40 @@ class Life(RuleBasedStateMachine):
             "read_due_date_options": {"capture_id": capture_id},
         }.get(kind, {})
         # One change without a key of each kind and order: its effects carry no key to tell them apart by.
-        if not kind.startswith("read_") and keyed == 0 and (kind, order_id) not in self.is_unkeyed_used:
+        if not kind.startswith("read_") and not keyed and (kind, order_id) not in self.is_unkeyed_used:
             self.is_unkeyed_used.add((kind, order_id))
             fields = {**fields, "keyed": False}
         due_at = self.stage.clock.now + timedelta(seconds=later) if later else None
-        self.stage.enqueue(KLARNA_COMMANDS[kind](account=ACCOUNT, order_id=order_id, due_at=due_at, **fields))
+
+        return KLARNA_COMMANDS[kind](account=ACCOUNT, order_id=order_id, due_at=due_at, **fields)
 
     # what the world does
 
-    @rule(fault=st.sampled_from(FAULTS), order=st.sampled_from([None, 0, 1, 2]), times=st.integers(1, 4))
-    def fault(self, fault, order, times):
-        kind, options = fault
-        order_id = None if order is None else self.orders[order][0]
-        self.stage.world.fault(kind, order_id=order_id, times=times, **options)
+    @rule(troubles=TROUBLES)
+    def trouble_comes(self, troubles):
+        self.script(troubles)
 
-    @rule()
-    def clear_faults(self):
-        self.stage.world.clear_faults()
+    def script(self, troubles):
+        for (kind, options), order, times in troubles:
+            order_id = None if order is None else self.orders[order][0]
+            self.stage.world.fault(kind, order_id=order_id, times=times, **options)
 
-    @rule(seconds=st.sampled_from([1, 20, 1_000]))
-    def refuse_connections(self, seconds):
-        for each in self.transports:
-            each.refuse_connections(seconds)
-
-    @rule(away=st.booleans())
-    def broker_goes_or_comes(self, away):
-        self.stage.publisher.is_away = away
-
-    @rule(away=st.booleans())
-    def desk_goes_or_comes(self, away):
-        self.stage.desk.is_unavailable = away
+    @rule(
+        change=st.sampled_from(
+            ["faults end", "broker away", "broker back", "desk away", "desk back", "refused 1 s", "refused 20 s"]
+        )
+    )
+    def the_world_changes(self, change):
+        match change.split():
+            case ["faults", "end"]:
+                self.stage.world.clear_faults()
+            case ["broker", where]:
+                self.stage.publisher.is_away = where == "away"
+            case ["desk", where]:
+                self.stage.desk.is_unavailable = where == "away"
+            case ["refused", seconds, "s"]:
+                for each in self.transports:
+                    each.refuse_connections(float(seconds))
 
     @rule(seconds=st.sampled_from(WAITS))
     def time_passes(self, seconds):
@@ -194,44 +217,43 @@ class Life(RuleBasedStateMachine):
     # what becomes of messages
 
     @precondition(lambda self: self.stage.publisher.waiting)
-    @rule(number=NUMBERS)
-    def message_is_lost(self, number):
-        waiting = self.stage.publisher.waiting
-        del waiting[number % len(waiting)]
-
-    @precondition(lambda self: self.stage.publisher.waiting)
-    @rule(number=NUMBERS)
-    def message_is_doubled(self, number):
-        waiting = self.stage.publisher.waiting
-        waiting.append(waiting[number % len(waiting)])
-
-    @precondition(lambda self: self.stage.publisher.waiting)
-    @rule(number=NUMBERS, worker=st.integers(0, 1))
-    def message_arrives(self, number, worker):
+    @rule(number=NUMBERS, fate=st.sampled_from(["lost", "doubled", "arrives", "arrives"]), worker=st.integers(0, 1))
+    def a_message_meets_its_fate(self, number, fate, worker):
         """Any of them, due or not: early, late, out of order."""
         waiting = self.stage.publisher.waiting
-        message = waiting.pop(number % len(waiting))
-        if message.task == "escalate":
+        message = waiting[number % len(waiting)]
+        if fate == "doubled":
+            waiting.append(message)
+            return
+        waiting.remove(message)
+        if fate == "arrives" and message.task == "escalate":
             self.stage.escalator().escalate(*message.ids)
-        else:
+        elif fate == "arrives":
             self.work(worker, message.ids)
 
     # what the workers do
 
-    @rule()
-    def dispatch(self):
-        self.stage.dispatch()
+    @rule(dispatch=st.booleans())
+    def upkeep_ticks(self, dispatch):
+        if dispatch:
+            self.stage.dispatch()
+        else:
+            self.stage.sweep()
 
-    @rule()
-    def sweep(self):
-        self.stage.sweep()
-
-    @rule(worker=st.integers(0, 1))
-    def a_worker_takes_what_is_due(self, worker):
+    @rule(worker=st.integers(0, 1), troubles=TROUBLES)
+    def a_worker_takes_what_is_due(self, worker, troubles):
+        self.script(troubles)
         self.work(worker, [each.id for each in self.unfinished()])
 
-    @rule(worker=st.integers(0, 1), step=st.sampled_from(sorted(STEPS)))
-    def a_worker_dies(self, worker, step):
+    @rule(turns=st.integers(1, 8), troubles=TROUBLES)
+    def everything_runs_for_a_while(self, turns, troubles):
+        self.script(troubles)
+        for _ in range(turns):
+            self.turn()
+
+    @rule(worker=st.integers(0, 1), step=st.sampled_from(sorted(STEPS)), troubles=TROUBLES)
+    def a_worker_dies(self, worker, step, troubles):
+        self.script(troubles)
         try:
             self.work(worker, [each.id for each in self.unfinished()], step=step, then=die)
         except Died:
@@ -394,17 +416,22 @@ class Life(RuleBasedStateMachine):
         self.demand_that_desks_were_told()
 
     def run_until(self, is_over):
-        for _ in range(100):
-            self.stage.dispatch()
-            self.stage.sweep()
-            while self.stage.deliver():
-                pass
+        for _ in range(150):
+            self.turn()
             if is_over():
                 return
-            self.stage.clock.advance(self.next_moment() - self.stage.clock.now)
-            for each in self.transports:
-                each.settle()
         raise AssertionError([(each.kind, each.state, each.due_at - NOON) for each in self.unfinished()])
+
+    def turn(self):
+        """Time goes on to where something is due, and whatever is due is done."""
+        self.stage.clock.advance(self.next_moment() - self.stage.clock.now)
+        for each in self.transports:
+            each.settle()
+        self.stage.dispatch()
+        self.stage.sweep()
+        for _ in range(20):
+            if not self.stage.deliver():
+                return
 
     def next_moment(self):
         """When something is due next, and in no case later than the desk may be told again."""

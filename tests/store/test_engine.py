@@ -171,7 +171,7 @@ def test_a_file_database_survives_power_loss_and_keeps_its_references(built, tmp
 
 
 def test_a_new_file_that_another_process_writes_to_is_waited_for(built, tmp_path):
-    """The first start of an installation starts everything together, and at this one step SQLite itself does not wait."""
+    """The first start of an installation starts everything together, and at this one step SQLite does not wait."""
     file = tmp_path / "new.db"
     engine = built(f"sqlite:///{file}", busy_timeout=timedelta(seconds=20))
     other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)

@@ -133,7 +133,7 @@ def test_commands_that_wait_for_others_are_not_handed_out(store, given, clock):
     """Their messages could only find that they have to wait, over and over."""
     capture = given.held(kind="capture", order_id="a")
     refund = given.one(kind="refund", order_id="a")
-    update = given.one(kind="update_merchant_references", order_id="a")
+    update = given.one(kind="add_order_shipping_info", order_id="a")
     assert [] == taken(store)
 
     given.moved(capture, state.retry_at(clock.now + timedelta(hours=5), failures=3, in_doubt=True, problem=PROBLEM))

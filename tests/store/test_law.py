@@ -78,7 +78,7 @@ def test_the_table_takes_every_state_there_is(given, final):
 def test_two_commands_of_one_order_are_never_executing(database, given, clock):
     """This index is the law; the claim only spares itself from running into it."""
     held = given.held(order_id="a")
-    other = given.one(order_id="a", kind="update_merchant_references")
+    other = given.one(order_id="a", kind="add_order_shipping_info")
 
     with pytest.raises(IntegrityError), database.begin() as connection:
         connection.execute(

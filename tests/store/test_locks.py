@@ -52,7 +52,7 @@ def waiting(database):
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "rolled back"])
 def test_a_claim_that_meets_an_order_being_claimed_waits_and_then_obeys(store, given, waiting, committed):
     """Both rows looked free to both; the index alone decides, and the loser looks again."""
-    first, second = (given.one(kind="update_merchant_references", order_id="a") for _ in range(2))
+    first, second = (given.one(kind="add_order_shipping_info", order_id="a") for _ in range(2))
 
     with store.begin() as transaction:
         transaction.claim([first], limit=1, lease=LEASE)
@@ -66,7 +66,7 @@ def test_a_claim_that_meets_an_order_being_claimed_waits_and_then_obeys(store, g
 
 def test_a_claim_that_loses_one_order_keeps_the_others(store, given, waiting):
     """A batch must not be lost over one order."""
-    first, second = (given.one(kind="update_merchant_references", order_id="a") for _ in range(2))
+    first, second = (given.one(kind="add_order_shipping_info", order_id="a") for _ in range(2))
     others = given.pending(3)
 
     with store.begin() as transaction:
@@ -79,8 +79,8 @@ def test_a_claim_that_loses_one_order_keeps_the_others(store, given, waiting):
 def test_two_claims_that_wait_for_each_other_both_come_through(database, store, given, clock, waiting):
     """PostgreSQL ends such an embrace by failing one of them; the failed one tries again."""
     names = ("a", "b")
-    mine = [given.one(kind="update_merchant_references", order_id=name) for name in names]
-    theirs = [given.one(kind="update_customer_details", order_id=name) for name in names]
+    mine = [given.one(kind="add_order_shipping_info", order_id=name) for name in names]
+    theirs = [given.one(kind="trigger_send_out", order_id=name) for name in names]
 
     with store.begin() as transaction:
         transaction.claim(mine[:1], limit=1, lease=LEASE)

@@ -756,7 +756,7 @@ class SqlTransaction:
         given = encode(self._dialect, ({"id": each.command_id, "reason": each.reason} for each in escalations))
         left = self._connection.scalars(_close_other_links(self._dialect), {**given, "now": self.now}).all()
         incidents: dict[tuple[str, Reason], UUID] = {}
-        links = []
+        links: list[dict[str, Any]] = []
         # In one order everywhere: two processes that open the same incidents must not wait for each other.
         for each in sorted(escalations, key=lambda one: (one.account, one.reason, one.command_id)):
             cause = (each.account, each.reason)
