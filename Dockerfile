@@ -43,7 +43,9 @@ ENV PATH=/opt/post-purchase/bin:$PATH \
 
 # A number outside of what distributions give out, so that it is nobody on the host either. The folder is the only one
 # that the user owns: for Flower's state, as a volume. Celery puts the working directory on the path: it is empty.
-RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin post-purchase \
+# Nothing is installed here any more, so pip goes.
+RUN pip uninstall --yes --quiet pip \
+ && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin post-purchase \
  && install --directory --owner=post-purchase --group=post-purchase /var/lib/post-purchase
 
 COPY --from=build /opt/post-purchase /opt/post-purchase

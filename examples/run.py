@@ -91,6 +91,7 @@ def main() -> int:
         services = Services(load())
         stack.callback(services.close)
         migrate.upgrade(services.store.engine, migrations_dir())
+        flower = _flower(stack) if serve else ""
         stack.enter_context(_process("worker", "-m", "celery", "-A", "worker", "worker", "--loglevel", "INFO"))
         began = time.monotonic()
         _script_faults(control)
@@ -103,7 +104,7 @@ def main() -> int:
         settled = settled and _watch(services, fed, began)
         agrees = _reckon(services, control, fed)
         if serve:
-            _serve(stack)
+            _serve(flower)
     if not settled:
         console.print(f"[red]Not everything was final or ticketed within {PATIENCE:.0f} s; see {RUN}/worker.log[/red]")
 
@@ -116,7 +117,7 @@ def _start(stack: ExitStack) -> SandboxControl:
     sandbox, controls = next(ports), next(ports)
     os.environ |= {
         "POST_PURCHASE_PROFILE": "sandbox",
-        "POST_PURCHASE_DATABASE__URL": f"sqlite:///{RUN}/post-purchase.db",
+        "POST_PURCHASE_DATABASE__URL": f"sqlite:///{RUN.resolve()}/post-purchase.db",
         "POST_PURCHASE_BROKER__URL": _broker(stack, next(ports)),
         "POST_PURCHASE_ACCOUNTS__KLARNA_EU__BASE_URL": f"http://127.0.0.1:{sandbox}",
         "POST_PURCHASE_SANDBOX__PORT": str(sandbox),
@@ -153,7 +154,7 @@ def _broker(stack: ExitStack, port: int) -> str:
 def _process(name: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a Python process in a group of its own, its output in a file; stop it warmly."""
     with (RUN / f"{name}.log").open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603  # our own modules
+        process = subprocess.Popen(  # our own modules
             [sys.executable, *arguments], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
@@ -299,18 +300,24 @@ def _print_comparison(commands: Sequence[dict[str, Any]], effects: int, wrong: S
         console.print(f"  [red]{command['kind']} {command['reference']} is {command['state']}[/red]")
 
 
-def _serve(stack: ExitStack) -> None:
-    """Keep everything running, with Flower, until interrupted."""
+def _flower(stack: ExitStack) -> str:
+    """Start Flower before the worker, so that it sees every task; return how to reach it."""
     [port] = _free_ports(1)
     password = secrets.token_urlsafe(9)
     os.environ["FLOWER_BASIC_AUTH"] = f"operator:{password}"
     arguments = ("flower", "--address=127.0.0.1", f"--port={port}", f"--db={RUN}/flower.db", "--persistent=True")
     stack.enter_context(_process("flower", "-m", "celery", "-A", "worker", *arguments))
     _until(lambda: _accepts(port), "Flower to answer", bearing=OSError)
-    console.print(f"\n[bold]Flower[/bold]  http://127.0.0.1:{port}  user operator, password {password}")
-    console.print("Use the command line in another terminal with:")
+
+    return f"http://127.0.0.1:{port}  user operator, password {password}"
+
+
+def _serve(flower: str) -> None:
+    """Keep everything running until interrupted."""
+    console.print(f"\n[bold]Flower[/bold]  {flower}", highlight=False)
+    console.print("The command line works in another terminal after:")
     for name in sorted(name for name in os.environ if name.startswith("POST_PURCHASE_")):
-        console.print(f"  export {name}={os.environ[name]}", soft_wrap=True)
+        console.print(f"  export {name}={os.environ[name]}", soft_wrap=True, highlight=False)
     console.print("Ctrl-C ends everything.")
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

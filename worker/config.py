@@ -723,7 +723,7 @@ class _Gathering:
             if isinstance(field.annotation, type) and issubclass(field.annotation, _Table)
         }
         self._apply_rules(tables)
-        accounts = {name: self._account(name, tables["retry"]) for name in self._account_names()}
+        accounts = {name: self._account(name) for name in self._account_names()}
         if self.problems:
             raise ConfigurationError(self.problems)
 
@@ -788,7 +788,7 @@ class _Gathering:
         if isinstance(tickets, TicketSettings) and self._require_credentials:
             self.problems += _missing_desk_credentials(tickets)
 
-    def _account(self, name: str, retry: _Table | None) -> AccountSettings | None:
+    def _account(self, name: str) -> AccountSettings | None:
         under = ("accounts", name)
         if not re.fullmatch(r"[a-z0-9-]{1,64}", name):
             first = self._name(next(key for key in self._values if key[:2] == under))
@@ -799,11 +799,6 @@ class _Gathering:
         account = self._validated(AccountSettings, under)
         if account is None:
             return None
-        if account.key_window_seconds and isinstance(retry, RetrySettings):
-            self.problems += [
-                f"{self._name(*breach.keys)}: {breach.reason}"
-                for breach in _window_above_margin((*under, "key_window_seconds"), account.key_window_seconds, retry)
-            ]
         if self._require_credentials:
             self._demand_credentials(account, under)
         return account
@@ -874,32 +869,18 @@ def _order(low: tuple[Key, float], high: tuple[Key, float], why: str, *, may_equ
     )
 
 
-def _window_above_margin(key: Key, window_seconds: float, retry: RetrySettings) -> Iterator[_Breach]:
-    return _order(
-        (("retry", "key_margin_seconds"), retry.key_margin_seconds),
-        (key, window_seconds),
-        "nothing could ever be sent",
-    )
-
-
-def _retry_rules(retry: RetrySettings, http: HttpSettings) -> Iterator[_Breach]:
+def _retry_rules(retry: RetrySettings, lease: LeaseSettings) -> Iterator[_Breach]:
     yield from _order(
-        (("http", "total_timeout_seconds"), http.total_timeout_seconds),
+        (("lease", "seconds"), lease.seconds),
         (("retry", "key_margin_seconds"), retry.key_margin_seconds),
-        "a request must end before the provider forgets its key",
+        "a request may leave as late as its lease allows, and must end before the provider forgets its key",
     )
-    yield from _window_above_margin(("retry", "key_window_seconds"), retry.key_window_seconds, retry)
     yield from _order(
         (("retry", "throttle_base_seconds"), retry.throttle_base_seconds),
         (("retry", "throttle_cap_seconds"), retry.throttle_cap_seconds),
         "the longest wait cannot be shorter than the first",
         may_equal=True,
     )
-
-
-def _provider_rules(providers: ProvidersSettings, retry: RetrySettings) -> Iterator[_Breach]:
-    key = ("providers", "bluesnap", "key_window_seconds")
-    yield from _window_above_margin(key, providers.bluesnap.key_window_seconds, retry)
 
 
 def _http_rules(http: HttpSettings) -> Iterator[_Breach]:
@@ -999,8 +980,7 @@ def _missing_desk_credential(desk: str, field: str, why: str) -> str:
 
 _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[_Breach]]], ...] = (
     (("http",), _http_rules),
-    (("retry", "http"), _retry_rules),
-    (("providers", "retry"), _provider_rules),
+    (("retry", "lease"), _retry_rules),
     (("lease", "http"), _lease_rules),
     (("dispatch", "broker"), _dispatch_rules),
     (("tickets",), _ticket_rules),

@@ -8,8 +8,10 @@ busy worker: once it passes without this module, drop the module.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+from celery.exceptions import CPendingDeprecationWarning
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 
@@ -21,7 +23,10 @@ class Consumer(CeleryConsumer):
         lost = self.connection
         if lost is not None:
             lost.close = lost.release = _leave
-        super().on_connection_error_after_connected(exc)
+        with warnings.catch_warnings():
+            # It asks to have running tasks cancelled, which would cut off calls in flight.
+            warnings.simplefilter("ignore", CPendingDeprecationWarning)
+            super().on_connection_error_after_connected(exc)
 
 
 def _leave(*_args: Any, **_kwargs: Any) -> None:

@@ -152,7 +152,7 @@ class StoredCommand:
     in_doubt: bool
     published_until: datetime | None
     replaces: UUID | None
-    result: Mapping[str, Any] | None
+    result: Mapping[str, Any] | None = field(repr=False)
     problem: Problem | None
     trace_context: Mapping[str, str] | None
     created_at: datetime
@@ -243,14 +243,15 @@ class Action:
 class TicketWork:
     """A ticket whose lease this process holds, with the commands its desk has not been told of.
 
-    `external_ref` None: not opened yet. `total` counts every open command of the ticket, `more` says that some
-    beyond `commands` wait to be told.
+    `external_ref` None: not opened yet; otherwise the name that `desk` gave it. `total` counts every open command of
+    the ticket, `more` says that some beyond `commands` wait to be told.
     """
 
     ticket_id: UUID
     account: str
     reason: Reason
     opened_at: datetime
+    desk: str
     external_ref: str | None
     tries: int
     commands: tuple[StoredCommand, ...]

@@ -77,7 +77,7 @@ class CeleryPublisher:
             while self._countdowns and self._countdowns[0] <= now:
                 heapq.heappop(self._countdowns)
 
-            return len(self._countdowns) < self._held
+            return now >= self._resumes and len(self._countdowns) < self._held
 
     def execute(self, ids: Sequence[UUID], *, label: str, countdown: float | None = None) -> bool:
         """Ask a worker to execute commands, after `countdown` seconds if given; False when it was not handed over."""

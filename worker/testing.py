@@ -113,7 +113,7 @@ class SandboxTransport:
 
     def collect(self, within: float) -> Sequence[tuple[UUID, Answer | NoAnswer]]:
         """Return what has ended; with nothing there, let up to `within` seconds pass on the clock for the first."""
-        give_up_at = self._clock.now + timedelta(seconds=within)
+        give_up_at = self._clock.now + (max(timedelta(seconds=within), _TICK) if within > 0 else timedelta(0))
         self._progress()
         while not (ended := self._take_ended()) and self._exchanges and self._clock.now < give_up_at:
             until = max(min(give_up_at, self._next_moment()), self._clock.now + _TICK)
@@ -457,7 +457,7 @@ class RecordingPublisher:
         """Whether one more message with a countdown may be handed to the broker now."""
         held = sum(each.countdown is not None and each.due_at > self._clock.now for each in self.sent)
 
-        return held < self._held
+        return not self.is_away and held < self._held
 
     def execute(self, ids: Sequence[UUID], *, label: str, countdown: float | None = None) -> bool:
         """Ask a worker to execute commands, after `countdown` seconds if given; False when it was not handed over."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -58,6 +59,9 @@ PROVIDERS: Mapping[str, type[BlueSnap | Klarna]] = {"bluesnap": BlueSnap, "klarn
 #: What to do about a database that does not answer.
 DATABASE_FIX = "start the database, or mend database.url (POST_PURCHASE_DATABASE__URL)"
 
+#: A broker that is a folder, which the rest of its URL names.
+_FOLDER = "filesystem://"
+
 #: Messages one dispatch run hands out at the most.
 _MESSAGES_A_RUN = 20
 
@@ -87,16 +91,13 @@ class Services:
 
     @cached_property
     def publisher(self) -> CeleryPublisher:
-        """The way to the broker, giving up early."""
-        broker = self.settings.broker
+        """The way to the broker for whoever must not be held up: it gives up early, and then for a while."""
+        return self._publisher(pause=self.settings.broker.publish_pause_seconds)
 
-        return CeleryPublisher(
-            build_celery("post-purchase-publisher", self.settings, timeout=broker.publish_timeout_seconds),
-            rate=broker.publish_rate_per_second,
-            pause=broker.publish_pause_seconds,
-            held=self.settings.dispatch.held_messages,
-            monotonic=time.monotonic,
-        )
+    @cached_property
+    def upkeep_publisher(self) -> CeleryPublisher:
+        """The way to the broker for dispatch and sweep, which others rely on: they try again at their next tick."""
+        return self._publisher(pause=self.settings.dispatch.interval_seconds)
 
     @cached_property
     def accounts(self) -> Mapping[str, Account]:
@@ -132,7 +133,7 @@ class Services:
 
         return Dispatcher(
             store=self.store,
-            publisher=self.publisher,
+            publisher=self.upkeep_publisher,
             message=dispatch.batch_size,
             limit=dispatch.batch_size * _MESSAGES_A_RUN,
             window=dispatch.window,
@@ -146,10 +147,10 @@ class Services:
         """What takes over from processes that are gone."""
         return Sweeper(
             store=self.store,
-            publisher=self.publisher,
+            publisher=self.upkeep_publisher,
             accounts=self.accounts,
             fallback=self.fallback,
-            desk=self.desk.name,
+            desk=self.settings.tickets.desk,
             limit=self.settings.sweep.batch_size,
             published_for=timedelta(seconds=self.settings.dispatch.republish_seconds),
             chance=random.random,
@@ -242,6 +243,17 @@ class Services:
 
         return account.key_window_seconds or by_provider.get(account.provider)
 
+    def _publisher(self, *, pause: float) -> CeleryPublisher:
+        broker = self.settings.broker
+
+        return CeleryPublisher(
+            build_celery("post-purchase-publisher", self.settings, timeout=broker.publish_timeout_seconds),
+            rate=broker.publish_rate_per_second,
+            pause=pause,
+            held=self.settings.dispatch.held_messages,
+            monotonic=time.monotonic,
+        )
+
     def _policy(self, key_window_seconds: float | None) -> Policy:
         retry = self.settings.retry
 
@@ -276,7 +288,7 @@ class Services:
                 published_for=timedelta(seconds=settings.dispatch.republish_seconds),
                 message=settings.dispatch.batch_size,
             ),
-            desk=self.desk.name,
+            desk=settings.tickets.desk,
             holder=f"{socket.gethostname()}:{os.getpid()}",
             monotonic=time.monotonic,
             wait=time.sleep,
@@ -286,7 +298,7 @@ class Services:
 
 
 def build_celery(name: str, settings: Settings, *, timeout: float | None = None) -> Celery:
-    """Make a Celery app on the settings' broker; with `timeout` seconds for each broker call if given.
+    """Make a Celery app on the settings' broker; with `timeout` seconds for each broker call, and one try, if given.
 
     It does not become the process's current app: a host may have its own.
     """
@@ -303,11 +315,15 @@ def _celery_settings(settings: Settings, timeout: float | None) -> dict[str, Any
     longest = settings.execute.pump_seconds + 2 * settings.http.total_timeout_seconds + settings.lease.seconds
 
     return {
-        "broker_url": broker.url,
-        "broker_connection_timeout": timeout or settings.database.connect_timeout_seconds,
+        "broker_url": f"{_FOLDER}localhost" if broker.url.startswith(_FOLDER) else broker.url,
+        "broker_connection_timeout": timeout or broker.socket_timeout_seconds,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "broker_transport_options": _transport_options(settings, timeout) if on_redis else _other_options(broker.url),
+        "broker_transport_options": {
+            **(_transport_options(settings, timeout) if on_redis else _other_options(broker.url)),
+            # By default kombu sleeps two seconds before it gives up.
+            **({} if timeout is None else {"max_retries": 0}),
+        },
         "result_backend": None,
         "task_ignore_result": True,
         "task_acks_late": False,
@@ -337,7 +353,7 @@ def _transport_options(settings: Settings, timeout: float | None) -> dict[str, A
         "global_keyprefix": broker.key_prefix,
         "visibility_timeout": broker.visibility_timeout_seconds,
         "socket_timeout": timeout or broker.socket_timeout_seconds,
-        "socket_connect_timeout": timeout or settings.database.connect_timeout_seconds,
+        "socket_connect_timeout": timeout or broker.socket_timeout_seconds,
         "socket_keepalive": True,
         "retry_on_timeout": timeout is None,
         "health_check_interval": 25,
@@ -345,12 +361,13 @@ def _transport_options(settings: Settings, timeout: float | None) -> dict[str, A
 
 
 def _other_options(url: str) -> dict[str, Any]:
-    if url.startswith("filesystem"):
-        folder = url.split("://", 1)[1] or "var/broker"
+    if url.startswith(_FOLDER):
+        folder = Path(url.removeprefix(_FOLDER) or "var/broker")
+        folder.mkdir(parents=True, exist_ok=True)  # Celery makes none
         return {
-            "data_folder_in": folder,
-            "data_folder_out": folder,
-            "control_folder": f"{folder}/control",
+            "data_folder_in": str(folder),
+            "data_folder_out": str(folder),
+            "control_folder": str(folder / "control"),
             "polling_interval": 0.1,
         }
 

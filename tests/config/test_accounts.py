@@ -231,14 +231,6 @@ def test_the_profiles_for_trying_out_have_an_account_of_each_provider(load, prof
     assert all(each.base_url.startswith("http://127.0.0.1:") for each in accounts.values())
 
 
-def test_bluesnaps_key_window_must_leave_room_for_its_margin(problems):
-    """Otherwise no keyed command of a BlueSnap account could ever be sent."""
-    (line,) = problems("test", overrides={"providers.bluesnap.key_window_seconds": 5})
-
-    assert "providers.bluesnap.key_window_seconds is 5 and must be above retry.key_margin_seconds" in line
-    assert "nothing could ever be sent" in line
-
-
 def test_bluesnaps_key_window_is_at_most_a_day(problems):
     """After that no key is left."""
     (line,) = problems("test", overrides={"providers.bluesnap.key_window_seconds": 86_401})

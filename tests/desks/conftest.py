@@ -249,19 +249,19 @@ class MailServer:
         # A server may well repeat what it was sent.
         return AuthResult(success=False, handled=False, message=f"535 5.7.8 not {given[0]} with {given[1]}")
 
-    async def handle_MAIL(self, server, session, envelope, address, options):  # noqa: N802
+    async def handle_MAIL(self, server, session, envelope, address, options):  # noqa: N802  # aiosmtpd finds it by this name
         if "MAIL" in self.answers:
             return self.answers["MAIL"]
         envelope.mail_from = address
         return "250 OK"
 
-    async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802
+    async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802  # aiosmtpd finds it by this name
         if address in self.answers:
             return self.answers[address]
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(self, server, session, envelope):  # noqa: N802
+    async def handle_DATA(self, server, session, envelope):  # noqa: N802  # aiosmtpd finds it by this name
         if "DATA" in self.answers:
             return self.answers["DATA"]
         self.mails.append(
@@ -276,7 +276,7 @@ class MailServer:
         )
         return "250 OK"
 
-    async def handle_QUIT(self, server, session, envelope):  # noqa: N802
+    async def handle_QUIT(self, server, session, envelope):  # noqa: N802  # aiosmtpd finds it by this name
         return self.answers.get("QUIT", "221 Bye")
 
 

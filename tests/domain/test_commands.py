@@ -271,7 +271,7 @@ def test_due_at_is_one_moment_however_it_is_written(due_at):
     assert UTC == moment.tzinfo
 
 
-@pytest.mark.parametrize("due_at", [datetime(2030, 1, 31, 9), "2030-01-31T09:00:00", "2030-01-31"])  # noqa: DTZ001
+@pytest.mark.parametrize("due_at", [datetime(2030, 1, 31, 9), "2030-01-31T09:00:00", "2030-01-31"])  # noqa: DTZ001  # what is refused
 def test_a_time_without_a_zone_is_refused_and_says_so(due_at):
     """Nobody can know which hour is meant."""
     assert "capture: due_at: has no time zone" in str(refused(due_at=due_at))

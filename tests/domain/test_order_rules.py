@@ -13,22 +13,29 @@ LIFECYCLE = Path(__file__).resolve().parents[2] / "docs" / "lifecycle.md"
 
 KINDS = set(KLARNA_COMMANDS) | set(BLUESNAP_COMMANDS)
 
+AUTHORIZATION = {
+    "auth_reversal",
+    "cancel",
+    "extend_authorization_time",
+    "release_remaining_authorization",
+    "update_authorization",
+}
+SETTERS = {
+    "update_customer_details",
+    "update_merchant_references",
+    "update_plan",
+    "update_shopper",
+    "update_subscription",
+    "update_vendor",
+}
+
 #: What waits for what, in plain words; every kind that is not here waits for nothing.
 RULES = {
-    "capture": {
-        "auth_reversal",
-        "cancel",
-        "extend_authorization_time",
-        "release_remaining_authorization",
-        "update_authorization",
-    },
+    "capture": AUTHORIZATION,
     "refund": {"capture", "cancel_pending_refund"},
     "cancel_pending_refund": {"capture", "refund"},
-    "auth_reversal": {"capture", "refund", "cancel_pending_refund"},
-    "cancel": {"capture", "refund", "cancel_pending_refund"},
-    "release_remaining_authorization": {"capture", "refund", "cancel_pending_refund"},
-    "update_authorization": {"capture", "refund", "cancel_pending_refund"},
-    "extend_authorization_time": {"capture", "refund", "cancel_pending_refund"},
+    **{kind: {*AUTHORIZATION, "capture", "refund", "cancel_pending_refund"} for kind in AUTHORIZATION},
+    **{kind: {kind} for kind in SETTERS},
 }
 
 
@@ -46,14 +53,16 @@ def test_every_kind_that_a_rule_names_exists():
 
 @pytest.mark.parametrize("kind", sorted(KINDS - set(RULES)))
 def test_other_kinds_wait_for_nothing_and_hold_nothing_back(kind):
-    """They are independent of the money; the provider's own answer orders them."""
+    """They only add, or only ask; the provider's own answer orders them."""
     assert kind not in WAITS_FOR
     assert not any(kind in waited_for for waited_for in WAITS_FOR.values())
 
 
-def test_no_kind_waits_for_its_own():
-    """Two captures of an order are independent; one that waits 5 hours must not hold the other."""
-    assert [] == [kind for kind, waited_for in WAITS_FOR.items() if kind in waited_for]
+def test_only_what_sets_a_value_waits_for_its_own_kind():
+    """A retried old address must not overwrite a newer one; two captures of an order are independent."""
+    own = {kind for kind, waited_for in WAITS_FOR.items() if kind in waited_for}
+
+    assert AUTHORIZATION | SETTERS == own
 
 
 def test_the_page_shows_these_rules():

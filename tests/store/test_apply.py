@@ -30,7 +30,14 @@ OUT_OF_EXECUTING = {
     ),
     "defer_until": (
         state.defer_until(START + WAIT, failures=1, throttles=7, in_doubt=True, problem=PROBLEM),
-        {"state": State.PENDING, "failures": 1, "throttles": 7, "in_doubt": True, "due_at": START + WAIT, "problem": PROBLEM},
+        {
+            "state": State.PENDING,
+            "failures": 1,
+            "throttles": 7,
+            "in_doubt": True,
+            "due_at": START + WAIT,
+            "problem": PROBLEM,
+        },
     ),
     "hand_back": (
         state.hand_back(START + WAIT, failures=1, throttles=2, in_doubt=True, problem=None),
@@ -141,7 +148,15 @@ def test_what_the_provider_answered_is_kept_as_it_is(given):
     assert answer == given.row(held.id).result
 
 
-@pytest.mark.parametrize("text", ["\0", "\ud800", "\udfff", "\udfff\ud800"], ids=ascii)
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("\0", id="a NUL"),
+        pytest.param(chr(0xD800), id="the first half of a pair"),
+        pytest.param(chr(0xDFFF), id="the second half of a pair"),
+        pytest.param(chr(0xDFFF) + chr(0xD800), id="two halves that are no pair"),
+    ],
+)
 def test_an_answer_that_a_database_cannot_hold_is_kept_without_the_letters_it_refuses(store, given, text):
     """One such answer would otherwise take the records of its whole batch down with it, again and again."""
     odd, fine = given.sent(kind="read_order"), given.sent()

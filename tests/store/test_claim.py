@@ -101,7 +101,7 @@ def test_only_pending_commands_are_claimed(store, given, other):
 
 def test_one_command_of_an_order_is_claimed_at_a_time(store, given):
     """Two changes of one order at once would race each other at the provider."""
-    commands = [given.new(kind="update_merchant_references", order_id=order) for order in ("a", "b", "a", "b", "a")]
+    commands = [given.new(kind="add_order_shipping_info", order_id=order) for order in ("a", "b", "a", "b", "a")]
     ids = given.store_all(commands)
 
     assert {ids[0], ids[1]} == claimed(store, ids)
@@ -110,8 +110,8 @@ def test_one_command_of_an_order_is_claimed_at_a_time(store, given):
 
 def test_the_earliest_command_of_an_order_is_claimed_first(store, given, clock):
     """Order is the order of storing; how long something has been due does not change it."""
-    first = given.one(kind="update_merchant_references", order_id="a")
-    second = given.one(kind="update_merchant_references", order_id="a", due_at=clock.now - timedelta(hours=1))
+    first = given.one(kind="add_order_shipping_info", order_id="a")
+    second = given.one(kind="add_order_shipping_info", order_id="a", due_at=clock.now - timedelta(hours=1))
 
     assert {first} == claimed(store, [second, first])
 
@@ -190,7 +190,9 @@ def test_deciding_an_escalated_capture_lets_its_refund_go(store, given, decided)
         case State.SUCCEEDED:
             given.operated(capture, state.resolve(failures=1, result={}, problem=None), verb="resolve")
         case State.REJECTED:
-            given.operated(capture, state.start_over(given.row(capture).due_at, in_doubt=False, problem=None), verb="retry")
+            given.operated(
+                capture, state.start_over(given.row(capture).due_at, in_doubt=False, problem=None), verb="retry"
+            )
             given.moved(given.claim(capture), state.reject(failures=0, problem=PROBLEM))
 
     assert {refund} == claimed(store)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 import threading
 import time
 from datetime import timedelta
@@ -50,8 +51,7 @@ def on_sqlite_impatient(on_sqlite, built):
 def nobody():
     """A port at which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    return port
+        return taken.getsockname()[1]
 
 
 def test_a_database_that_is_away_is_told_as_such(built, nobody):
@@ -159,15 +159,33 @@ def test_a_look_after_a_write_is_not_taken_for_another_write(on_sqlite_impatient
             pass
 
 
-def test_a_file_database_survives_power_loss_and_keeps_its_references(on_sqlite):
+def test_a_file_database_survives_power_loss_and_keeps_its_references(built, tmp_path):
     """Each of these is off in SQLite by default, and each has cost somebody data."""
-    with on_sqlite.connect() as connection:
+    with built(f"sqlite:///{tmp_path}/post-purchase.db").connect() as connection:
         found = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys")
         }
 
     assert {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1} == found
+
+
+def test_a_new_file_that_another_process_writes_to_is_waited_for(built, tmp_path):
+    """The first start of an installation starts everything together, and at this one step SQLite does not wait."""
+    file = tmp_path / "new.db"
+    engine = built(f"sqlite:///{file}", busy_timeout=timedelta(seconds=20))
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE other (number INTEGER)")
+    other.execute("BEGIN IMMEDIATE")
+    leaves = threading.Timer(0.2, other.execute, ["COMMIT"])
+    leaves.start()
+
+    with engine.connect() as connection:
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+
+    leaves.join()
+    other.close()
+    assert "wal" == mode
 
 
 def test_the_folder_of_a_file_database_is_made(built, tmp_path):

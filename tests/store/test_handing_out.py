@@ -17,9 +17,7 @@ PROBLEM = Problem(code="no_answer", message="No answer.")
 
 def take(store, *, limit=100, window=5_000, horizon=HORIZON):
     with store.begin() as transaction:
-        return list(
-            transaction.take_due(limit=limit, window=window, horizon=horizon, published_for=PUBLISHED_FOR)
-        )
+        return list(transaction.take_due(limit=limit, window=window, horizon=horizon, published_for=PUBLISHED_FOR))
 
 
 def taken(store, **bounds):
@@ -135,7 +133,7 @@ def test_commands_that_wait_for_others_are_not_handed_out(store, given, clock):
     """Their messages could only find that they have to wait, over and over."""
     capture = given.held(kind="capture", order_id="a")
     refund = given.one(kind="refund", order_id="a")
-    update = given.one(kind="update_merchant_references", order_id="a")
+    update = given.one(kind="add_order_shipping_info", order_id="a")
     assert [] == taken(store)
 
     given.moved(capture, state.retry_at(clock.now + timedelta(hours=5), failures=3, in_doubt=True, problem=PROBLEM))

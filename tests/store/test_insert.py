@@ -22,7 +22,7 @@ def test_a_command_is_stored_as_it_was_asked(store, given, clock):
         target="capture-1",
         amount=2**53,
         keyed=False,
-        payload="{\"note\":\"ümlaut\"}\x00\xff".encode("latin-1"),
+        payload='{"note":"ümlaut"}\x00\xff'.encode("latin-1"),
         trace_context={"traceparent": "00-1-2-01"},
     )
 
@@ -130,10 +130,13 @@ def test_a_transaction_that_raises_stores_nothing(store, given):
     """The caller's business change and its commands stand or fall together."""
     asked = given.new()
 
-    with pytest.raises(ZeroDivisionError), store.begin() as transaction:
-        transaction.insert_commands([asked], published_for=PUBLISHED_FOR)
-        raise ZeroDivisionError
+    def fail_halfway():
+        with store.begin() as transaction:
+            transaction.insert_commands([asked], published_for=PUBLISHED_FOR)
+            raise ZeroDivisionError
 
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
     with store.begin() as transaction:
         assert transaction.find(asked.id) is None
 

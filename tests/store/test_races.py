@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from itertools import chain
 
 from sqlalchemy import func, select
 
@@ -35,7 +36,7 @@ def test_two_claims_of_one_order_at_once_get_one_command(database, store, given,
     """Two workers read the same free order at the same instant, and both want to be the one."""
     rounds = 8
     for number in range(rounds):
-        ids = [given.one(kind="update_merchant_references", order_id=f"o-{number}") for _ in range(4)]
+        ids = [given.one(kind="add_order_shipping_info", order_id=f"o-{number}") for _ in range(4)]
 
         answers = at_once(4, lambda turn, ids=ids: store.claim([ids[turn]], limit=1, lease=LEASE))
 
@@ -55,15 +56,15 @@ def test_every_due_command_is_claimed_exactly_once(database, store, given, at_on
 
     answers = at_once(4, work)
 
-    assert Counter(ids) == Counter(sum(answers, []))
+    assert Counter(ids) == Counter(chain.from_iterable(answers))
 
 
 def test_claims_of_many_orders_in_both_directions_never_fail(database, store, given, at_once):
     """Batches meet in any order; the one that lost an order must still get the rest of its commands."""
     for round_number in range(8):
         orders = [f"{round_number}-{number}" for number in range(12)]
-        first = [given.new(kind="update_merchant_references", order_id=order) for order in orders]
-        second = [given.new(kind="update_customer_details", order_id=order) for order in reversed(orders)]
+        first = [given.new(kind="add_order_shipping_info", order_id=order) for order in orders]
+        second = [given.new(kind="trigger_send_out", order_id=order) for order in reversed(orders)]
         given.store_all(first + second)
         batches = [[each.id for each in first], [each.id for each in second]]
 
@@ -82,7 +83,7 @@ def test_two_dispatchers_never_take_the_same_row(store, given, at_once):
     answers = at_once(4, lambda _turn: take(store, limit=40) + take(store, limit=40))
 
     assert [] == [each for each in answers if isinstance(each, Exception)]
-    handed_out = Counter(sum(answers, []))
+    handed_out = Counter(chain.from_iterable(answers))
     assert {1} == set(handed_out.values())
     assert handed_out.keys() <= set(ids)
 

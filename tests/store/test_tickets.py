@@ -111,9 +111,9 @@ def test_a_closed_ticket_is_never_opened_again(store, given, escalated, reason):
         pytest.param(Reason.REFUSED_AFTER_DOUBT, Reason.REFUSED, id="own to own"),
     ],
 )
-def test_a_command_whose_reason_changes_moves_to_another_ticket(store, given, escalated, clock, before, after):
+def test_a_command_whose_reason_changes_moves_to_another_ticket(store, given, clock, before, after):
     """Exactly one open ticket holds a command, and one that has become empty has nothing left to decide."""
-    command_id = escalated()
+    command_id = given.now(State.ESCALATED)
     left = given.linked(command_id, before)
     clock.advance(SOON)
 

@@ -44,11 +44,8 @@ class BadInput(PostPurchaseError):
 class DatabaseAway(StoreUnavailable):
     """The database could not be reached, with the place to mend it."""
 
-    def __init__(self, problem: StoreUnavailable, *, url: str) -> None:
-        Exception.__init__(
-            self,
-            f"{problem}. See that the database runs, or mend database.url (POST_PURCHASE_DATABASE__URL), now {url}",
-        )
+    def __init__(self, problem: StoreUnavailable, *, url: str, fix: str) -> None:
+        Exception.__init__(self, f"{problem}. The database is {url}; {fix}")
 
 
 class BrokerAway(PostPurchaseError):
@@ -56,8 +53,8 @@ class BrokerAway(PostPurchaseError):
 
     def __init__(self, *, url: str) -> None:
         super().__init__(
-            "what was handed out stays due and is handed out again. See that the broker runs, or mend broker.url "
-            f"(POST_PURCHASE_BROKER__URL), now {url}"
+            f"what was handed out stays due and is handed out again. The broker is {url}; start it, or mend broker.url "
+            "(POST_PURCHASE_BROKER__URL)"
         )
 
 
@@ -85,14 +82,6 @@ class Invocation:
         except ConfigurationError as error:
             raise BadInput(error.problems) from None
 
-    def environment(self) -> dict[str, str]:
-        """Say the same in the words of the environment, for what reads nothing else."""
-        from ..config import PROFILE_NAME, environment_name  # noqa: PLC0415  # --help must be quick
-
-        profile = {} if self.profile is None else {PROFILE_NAME: self.profile}
-
-        return profile | {environment_name(tuple(name.split("."))): text for name, text in self.given}
-
     @contextmanager
     def services(
         self, *, patience: timedelta = timedelta(0), needs_schema: bool = True, stays: bool = False
@@ -111,7 +100,7 @@ class Invocation:
         """
         from ..config import redacted_url  # noqa: PLC0415  # --help must be quick
         from ..logs import configure  # noqa: PLC0415  # the same
-        from ..wiring import Services  # noqa: PLC0415  # the same
+        from ..wiring import DATABASE_FIX, Services  # noqa: PLC0415  # the same
 
         settings = self.settings()
         configure(settings.log if stays else settings.log.model_copy(update={"level": "warning"}))
@@ -121,7 +110,7 @@ class Invocation:
                 services.await_database(patience=patience)
             yield services
         except StoreUnavailable as error:
-            raise DatabaseAway(error, url=redacted_url(settings.database.url)) from error
+            raise DatabaseAway(error, url=redacted_url(settings.database.url), fix=DATABASE_FIX) from error
         finally:
             services.close()
 

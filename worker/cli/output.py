@@ -29,9 +29,9 @@ Columns: TypeAlias = Mapping[str, Callable[[Any], object]]
 #: Words that mean something wherever they stand in a cell, and their colour on a terminal.
 _COLOURS: Mapping[str, str] = {
     **dict.fromkeys(("succeeded", "closed", "ok"), "green"),
-    **dict.fromkeys(("executing", "stored"), "cyan"),
-    **dict.fromkeys(("in_doubt", "in doubt", "not_now", "not_sent", "throttled", "open", "unsent", "warn"), "yellow"),
+    **dict.fromkeys(("in_doubt", "not_now", "not_sent", "throttled", "open", "unsent", "warn"), "yellow"),
     **dict.fromkeys(("rejected", "escalated", "unauthorized", "fail"), "bold red"),
+    "executing": "cyan",
     "cancelled": "dim",
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ from ..domain.errors import SchemaMismatch
 from ..resources import migrations_dir
 from ..service import inspect
 from ..store import migrate
-from ..wiring import Services, build_celery
+from ..wiring import DATABASE_FIX, Services, build_celery
 from .output import duration
 
 OK = "ok"
@@ -117,9 +117,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
     try:
         _within(lambda: migrate.current(services.store.engine))
     except Exception as error:  # noqa: BLE001  # a doctor tells whatever went wrong
-        fix = "see that it runs, or mend database.url (POST_PURCHASE_DATABASE__URL)"
         url = redacted_url(settings.database.url)
-        yield Finding(name="database", status=FAIL, found=f"{url}: {_said(error)}", fix=fix)
+        yield Finding(name="database", status=FAIL, found=f"{url}: {_said(error)}", fix=DATABASE_FIX)
         yield from _unasked(needing, "the database does not answer")
         return
     yield Finding(name="database", status=OK, found=redacted_url(settings.database.url))
@@ -192,7 +191,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     try:
         _within(lambda: _connect(app))
     except Exception as error:  # noqa: BLE001  # a doctor tells whatever went wrong
-        fix = "see that it runs, or mend broker.url (POST_PURCHASE_BROKER__URL); commands are stored meanwhile"
+        fix = "start the broker, or mend broker.url (POST_PURCHASE_BROKER__URL); commands are stored meanwhile"
         yield Finding(name="broker", status=FAIL, found=f"{url}: {_said(error)}", fix=fix)
         yield from _unasked(("workers", "upkeep"), "the broker does not answer")
         return
@@ -207,7 +206,7 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="workers", status=OK, found=", ".join(sorted(workers)))
     else:
         yield Finding(name="workers", status=FAIL, found="none answers", fix=_START_A_WORKER)
-    yield _upkeep(_replies(app, "post_purchase_upkeep"), settings)
+    yield _upkeep(_replies(app, "post_purchase_upkeep"), workers, settings)
 
 
 def _connect(app: Celery) -> None:
@@ -225,7 +224,7 @@ def _replies(app: Celery, question: str) -> Mapping[str, Any]:
     return {worker: answer for reply in replies or () for worker, answer in reply.items()}
 
 
-def _upkeep(replies: Mapping[str, Any], settings: Settings) -> Finding:
+def _upkeep(replies: Mapping[str, Any], workers: Collection[str], settings: Settings) -> Finding:
     intervals = {"dispatch": settings.dispatch.interval_seconds, "sweep": settings.sweep.interval_seconds}
     if not replies:
         fix = f"{_START_A_WORKER}, or: post-purchase upkeep"
@@ -238,11 +237,14 @@ def _upkeep(replies: Mapping[str, Any], settings: Settings) -> Finding:
         for duty, seconds in intervals.items()
         if not _ticks(last := duties.get(duty, {}).get("last_at"), seconds, now)
     ]
+    stuck += [f"{worker} does not tell of any" for worker in sorted(set(workers) - set(replies))]
     if stuck:
         fix = "read that worker's log, and start it again"
         return Finding(name="upkeep", status=FAIL, found="; ".join(stuck), fix=fix)
 
-    return Finding(name="upkeep", status=OK, found=f"dispatch and sweep tick in {len(replies)} of the workers")
+    return Finding(
+        name="upkeep", status=OK, found=f"dispatch and sweep tick in {len(replies)} of {len(workers)} workers"
+    )
 
 
 def _ticks(last_at: str | None, interval_seconds: float, now: datetime) -> bool:

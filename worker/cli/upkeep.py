@@ -1,12 +1,11 @@
 """`post-purchase dispatch`, `sweep`, `upkeep`: what every worker does by itself, by hand or alone.
 
 Decides what is printed and when the loop ends. Leaves what one run does to the services, and when it is due to
-`worker.upkeep`.
+`worker.duties`.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Mapping
@@ -63,9 +62,7 @@ def upkeep(
 
     Every worker does so too; any number may run at once.
     """
-    # The Celery app that comes along reads the environment, and must find there what was given here.
-    os.environ.update(invocation(ctx).environment())
-    from ..upkeep import duties, keep_up  # noqa: PLC0415  # --help must be quick
+    from ..duties import duties, keep_up  # noqa: PLC0415  # --help must be quick
 
     with invocation(ctx).services(patience=timedelta(0) if once else _PATIENCE, stays=not once) as services:
         work = duties(services)

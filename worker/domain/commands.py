@@ -165,7 +165,7 @@ class Part(BaseModel):
 
     # Says to pydantic what its own constructor says to it: a part within a command is validated together with the
     # command, so that its problems carry the whole path; only a part made on its own comes through here.
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # no type of its own
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         # Names only: an address is somebody's.

@@ -29,6 +29,9 @@ from .outcome import (
 from .state import Transition
 from .ticket import Reason
 
+#: How long a provider honours a key, from the first attempt: Klarna's policy says 24 h, BlueSnap's pages "up to 24 h".
+KEY_LIFETIME = timedelta(hours=24)
+
 
 class Safety(StrEnum):
     """How far a command may be repeated when the fate of a send is unknown."""
@@ -42,8 +45,9 @@ class Safety(StrEnum):
 class Policy:
     """The waits and windows of one account.
 
-    `ladder` holds the waits after the first, second and third failed attempt, in order. `key_margin` is
-    kept free at the end of the key window, because a request sent then may reach the provider later.
+    `ladder` holds the waits after the first, second and third failed attempt, in order. `key_window` is how long a
+    command may be sent under its key, from its first send. `key_margin` is kept free at the end of the key's life at
+    the provider, because a request sent then may reach the provider later.
     """
 
     ladder: tuple[timedelta, ...]
@@ -87,7 +91,7 @@ def key_deadline(standing: Standing, policy: Policy) -> datetime | None:
     if standing.safety is not Safety.KEYED or standing.first_sent_at is None:
         return None
 
-    return standing.first_sent_at + policy.key_window - policy.key_margin
+    return standing.first_sent_at + min(policy.key_window, KEY_LIFETIME - policy.key_margin)
 
 
 def refuse_send(standing: Standing, policy: Policy, *, now: datetime) -> Reason | None:

@@ -1,10 +1,11 @@
 """Which commands of one order wait for which others.
 
-Decides, per kind, what it waits for; the rest of the order's commands are independent. A kind means the
-same at every provider that has it. Leaves to the
-store's claim statement to apply it, together with the law that one command per (account, order) is in
-flight at a time. What waits is let go when what it waits for is final, whatever the outcome; an escalated
-command is not final, so it goes on holding back. Source: DESIGN §3 and the rulings of §11.
+Decides, per kind, what it waits for; the rest of the order's commands are independent. A kind means the same at
+every provider that has it. What sets a value also waits for what set it before, or a retried old one would overwrite a
+newer (docs/decisions/0008-what-sets-waits-for-what-set-before.md). Leaves to the store's claim statement to apply it,
+together with the law that one command per (account, order) is in flight at a time. What waits is let go when what it
+waits for is final, whatever the outcome; an escalated command is not final, so it goes on holding back. Source: DESIGN
+§3 and the rulings of §11.
 """
 
 from __future__ import annotations
@@ -24,11 +25,24 @@ AUTHORIZATION_CHANGES = frozenset(
     }
 )
 
+#: Each sets fields of the order to what the command says; the last one shall win.
+SETTERS = frozenset(
+    {
+        "update_customer_details",
+        "update_merchant_references",
+        "update_plan",
+        "update_shopper",
+        "update_subscription",
+        "update_vendor",
+    }
+)
+
 #: kind → the kinds whose earlier, unfinished commands of the same order it waits for.
 WAITS_FOR: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(CAPTURES, AUTHORIZATION_CHANGES),
     # A refund and its cancel undo each other: which of them came last must be what counts.
     **dict.fromkeys(REFUNDS, CAPTURES | REFUND_CANCELS),
     **dict.fromkeys(REFUND_CANCELS, CAPTURES | REFUNDS),
-    **dict.fromkeys(AUTHORIZATION_CHANGES, CAPTURES | REFUNDS | REFUND_CANCELS),
+    **dict.fromkeys(AUTHORIZATION_CHANGES, CAPTURES | REFUNDS | REFUND_CANCELS | AUTHORIZATION_CHANGES),
+    **{kind: frozenset({kind}) for kind in SETTERS},
 }

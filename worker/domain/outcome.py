@@ -31,7 +31,7 @@ class Succeeded:
     """Answered 2xx: the provider did it. `result` holds ids the provider gave, and a read's answer."""
 
     name: ClassVar[str] = "succeeded"
-    result: Mapping[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
     status: int
     correlation_id: str | None = None
 

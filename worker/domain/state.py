@@ -60,7 +60,7 @@ class Transition:
     throttles: int = 0
     in_doubt: bool = False
     due_at: datetime | None = None
-    result: Mapping[str, Any] | None = None
+    result: Mapping[str, Any] | None = field(default=None, repr=False)
     problem: Problem | None = None
     finalized: bool = field(init=False)
 

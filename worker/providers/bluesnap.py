@@ -242,7 +242,10 @@ class BlueSnap:
 
     def safety(self, kind: str, *, keyed: bool) -> Safety:
         """Say how far a command of this kind may be repeated when its fate is unknown."""
-        operation = _known(kind)
+        operation = OPERATIONS.get(kind)
+        if operation is None:
+            # A kind of another version's: it is not sent, but whoever holds it must be able to decide.
+            return Safety.UNKEYED
         if operation.is_read:
             return Safety.READ
         return Safety.KEYED if self._has_key(operation, keyed=keyed) else Safety.UNKEYED

@@ -131,8 +131,10 @@ class Klarna:
 
     def safety(self, kind: str, *, keyed: bool) -> Safety:
         """Say how far a command of this kind may be repeated when its fate is unknown."""
-        if _operation(kind).is_read:
+        operation = OPERATIONS.get(kind)
+        if operation is not None and operation.is_read:
             return Safety.READ
+        # Also for a kind of another version's: it is not sent, but whoever holds it must be able to decide.
         return Safety.KEYED if keyed and self.keyed else Safety.UNKEYED
 
     def request(self, held: Held) -> Request:

@@ -15,9 +15,10 @@ from uuid import UUID
 import structlog
 
 from ..domain.errors import DeskUnavailable
-from ..domain.ladder import Policy, Standing, key_deadline, safety_without_provider
+from ..domain.ladder import Policy
 from ..domain.ticket import Case, CaseFile
 from ..ports import Account, Store, StoredCommand, TicketDesk, TicketWork
+from .accounts import key_window_left
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +81,7 @@ class Escalator:
             cases=tuple(self._case(each, work, now) for each in work.commands),
             total=work.total,
         )
-        if work.external_ref is None:
+        if work.external_ref is None or work.desk != self.desk.name:
             return self.desk.open(case_file)
 
         self.desk.append(work.external_ref, case_file)
@@ -88,13 +89,6 @@ class Escalator:
         return work.external_ref
 
     def _case(self, command: StoredCommand, work: TicketWork, now: datetime) -> Case:
-        account = self.accounts.get(command.account)
-        if account is None:
-            safety, policy = safety_without_provider(keyed=command.keyed), self.fallback
-        else:
-            safety, policy = account.provider.safety(command.kind, keyed=command.keyed), account.policy
-        deadline = key_deadline(Standing(safety=safety, first_sent_at=command.first_sent_at), policy)
-
         return Case(
             command_id=command.id,
             account=command.account,
@@ -105,7 +99,7 @@ class Escalator:
             idempotency_key=command.idempotency_key,
             state=command.state.value,
             in_doubt=command.in_doubt,
-            key_window_left=None if deadline is None else deadline - now,
+            key_window_left=key_window_left(command, self.accounts, self.fallback, now=now),
             problem=command.problem,
             attempts=tuple(work.attempts[command.id]),
         )

@@ -17,11 +17,9 @@ from uuid import UUID
 
 import structlog
 
-from ..domain import state
 from ..domain.errors import PostPurchaseError
-from ..domain.ladder import Decision, Policy, Standing, decide, hold, refuse_send, safety_without_provider
+from ..domain.ladder import Decision, Policy, decide, hold, refuse_send
 from ..domain.outcome import InDoubt, NotSent, Outcome, Problem
-from ..domain.state import FINAL, State
 from ..ports import (
     Account,
     Answer,
@@ -35,8 +33,9 @@ from ..ports import (
     Transaction,
     Transport,
 )
+from .accounts import policy, standing
 from .handout import hand_out
-from .record import Decided, Recorded, announce, record
+from .record import Decided, Recorded, announce, hand_back, record
 
 log = structlog.get_logger(__name__)
 
@@ -167,11 +166,14 @@ class _Task:
 
     def _look(self) -> None:
         self.looked = self.x.monotonic()
+        self.more = False
         try:
             self.more = self._take(None) > 0
         except StoreUnavailable as error:
-            self.more = False
             log.warning("execute.database_away", step="claim", problem=str(error))
+        except Exception:
+            # A bug in what is taken next must not cost the calls in flight their answers.
+            log.exception("execute.claim_failed")
 
     # admit
 
@@ -206,22 +208,14 @@ class _Task:
         return kept
 
     def _refusal(self, held: Held, request: Request | NotSent, transaction: Transaction) -> Decision | None:
-        standing, policy = self._standing(held), self._policy(held)
-        reason = refuse_send(standing, policy, now=transaction.now)
+        stands, waits = standing(held, self.x.accounts), policy(held, self.x.accounts, self.x.fallback)
+        reason = refuse_send(stands, waits, now=transaction.now)
         if reason is not None:
-            return hold(standing, reason, problem=held.problem)
+            return hold(stands, reason, problem=held.problem)
         if isinstance(request, NotSent):
-            return decide(request, standing, policy, ended_at=transaction.now, chance=self.x.chance())
+            return decide(request, stands, waits, ended_at=transaction.now, chance=self.x.chance())
         if not self._has_time(held):
-            return Decision(
-                transition=state.hand_back(
-                    transaction.now,
-                    failures=held.failures,
-                    throttles=held.throttles,
-                    in_doubt=held.in_doubt,
-                    problem=held.problem,
-                )
-            )
+            return hand_back(held, at=transaction.now)
         return None
 
     def _has_time(self, held: Held) -> bool:
@@ -253,6 +247,10 @@ class _Task:
             self.x.transport.send(held.id, request)
         except PostPurchaseError as error:
             self._end(held, NotSent(problem=Problem(code="request_not_sent", message=str(error))))
+        except Exception:
+            log.exception("request.send_failed", command_id=str(held.id), kind=held.kind)
+            message = "the worker failed while sending, and part of the request may have left; its log says why"
+            self._end(held, InDoubt(problem=Problem(code="send_failed", message=message)))
         else:
             self.sent[held.id] = held
 
@@ -260,8 +258,11 @@ class _Task:
         """Take the answers that are there; wait for the first of them no longer than the recording may wait."""
         patience = _LOOK_EVERY
         if self.ended:
-            patience = self.ended[0].at + self.limits.record_delay.total_seconds() - self.x.monotonic()
-        for command_id, answer in self.x.transport.collect(max(0.0, patience)):
+            patience = self._record_at() - self.x.monotonic()
+        self._take_answers(max(0.0, patience))
+
+    def _take_answers(self, within: float) -> None:
+        for command_id, answer in self.x.transport.collect(within):
             held = self.sent.pop(command_id, None)
             if held is not None:
                 self._end(held, self._outcome(held, answer))
@@ -283,29 +284,12 @@ class _Task:
 
     # decide
 
-    def _standing(self, held: Held) -> Standing:
-        account = self.x.accounts.get(held.account)
-        by_key = safety_without_provider(keyed=held.keyed)
-
-        return Standing(
-            safety=by_key if account is None else account.provider.safety(held.kind, keyed=held.keyed),
-            failures=held.failures,
-            throttles=held.throttles,
-            in_doubt=held.in_doubt,
-            first_sent_at=held.first_sent_at,
-        )
-
-    def _policy(self, held: Held) -> Policy:
-        account = self.x.accounts.get(held.account)
-
-        return self.x.fallback if account is None else account.policy
-
     def _decide(self, ended: _Ended, transaction: Transaction) -> Decided:
         ended_at = transaction.now - timedelta(seconds=self.x.monotonic() - ended.at)
         decision = decide(
             ended.outcome,
-            self._standing(ended.held),
-            self._policy(ended.held),
+            standing(ended.held, self.x.accounts),
+            policy(ended.held, self.x.accounts, self.x.fallback),
             ended_at=ended_at,
             chance=self.x.chance(),
         )
@@ -326,11 +310,30 @@ class _Task:
         if not self.ended:
             return False
 
-        return not self.sent or self.x.monotonic() - self.ended[0].at >= self.limits.record_delay.total_seconds()
+        return not self.sent or self.x.monotonic() >= self._record_at()
+
+    def _record_at(self) -> float:
+        return self.ended[0].at + self.limits.record_delay.total_seconds()
 
     def _record(self) -> None:
-        """Write what has ended, in one transaction; with the database away, try until the leases have run out."""
+        """Write what has ended, in one transaction."""
         ended, self.ended = self.ended, []
+        if not self._is_written(ended) and len(ended) > 1:
+            # One of them cannot be written; the others must not go down with it.
+            for each in ended:
+                self._is_written([each])
+
+    def _is_written(self, ended: Sequence[_Ended]) -> bool:
+        """Write endings; False when a bug kept them from it. Their leases run out, and sweep takes over."""
+        try:
+            self._write(ended)
+        except Exception:
+            log.exception("execute.record_failed", commands=len(ended))
+            return False
+        return True
+
+    def _write(self, ended: Sequence[_Ended]) -> None:
+        """Write endings; with the database away, try until their leases have run out."""
         while True:
             try:
                 with self.x.store.begin() as transaction:
@@ -341,10 +344,17 @@ class _Task:
                     log.error("execute.not_recorded", commands=len(ended))  # noqa: TRY400  # logged with each try
                     return
                 log.warning("execute.database_away", step="record", problem=str(error))
-                self.x.wait(_RECORD_PAUSE)
+                self._bide()
             else:
                 self._follow_up(decided, recorded)
                 return
+
+    def _bide(self) -> None:
+        """Let a moment pass; an answer that lies unread for longer than its call may take would count as none."""
+        began = self.x.monotonic()
+        if self.sent:
+            self._take_answers(_RECORD_PAUSE)
+        self.x.wait(max(0.0, _RECORD_PAUSE - (self.x.monotonic() - began)))
 
     def _follow_up(self, decided: Sequence[Decided], recorded: Recorded) -> None:
         """After the commit: log, hand retries to the broker, have desks told, let go what waited."""
@@ -354,12 +364,13 @@ class _Task:
         for each in recorded.written:
             self.counts[f"now_{each.decision.transition.to}"] += 1
         self.counts["superseded"] += len(decided) - len(recorded.written)
-        self.more = self.more or any(each.decision.transition.to in FINAL for each in recorded.written)
-        self._publish_retries(recorded.written)
+        # Whatever became of it, a command that is executing no more lets others of its order go.
+        self.more = self.more or bool(recorded.written)
+        self._publish_retries(recorded)
         for ticket_id in recorded.tickets:
             self.x.publisher.escalate(ticket_id, label=f"ticket {ticket_id}")
 
-    def _publish_retries(self, written: Sequence[Decided]) -> None:
+    def _publish_retries(self, recorded: Recorded) -> None:
         waiting = [
             Due(
                 id=each.held.id,
@@ -369,11 +380,7 @@ class _Task:
                 failures=each.decision.transition.failures,
                 due_at=each.decision.transition.due_at,
             )
-            for each in written
-            if each.published_until is not None
-            and each.decision.transition.to is State.PENDING
-            and each.decision.transition.due_at is not None
+            for each in recorded.written
+            if each.published_until is not None and each.decision.transition.due_at is not None
         ]
-        if waiting:
-            now = max(each.ended_at for each in written)
-            hand_out(self.x.publisher, waiting, now=now, size=self.limits.message, tries=self.x.fallback.tries)
+        hand_out(self.x.publisher, waiting, now=recorded.at, size=self.limits.message, tries=self.x.fallback.tries)

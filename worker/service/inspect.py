@@ -12,8 +12,9 @@ from typing import Any
 from uuid import UUID
 
 from ..domain.errors import CommandNotFound
-from ..domain.ladder import Policy, Standing, key_deadline, safety_without_provider
+from ..domain.ladder import Policy
 from ..ports import Account, StoredCommand, Transaction
+from .accounts import key_window_left
 
 _TICKETS = 100
 
@@ -30,7 +31,7 @@ def show(
     if command is None:
         raise CommandNotFound(str(command_id))
 
-    left = _key_window_left(command, transaction.now, accounts, fallback)
+    left = key_window_left(command, accounts, fallback, now=transaction.now)
 
     return {
         **line(command),
@@ -122,19 +123,6 @@ def stats(transaction: Transaction) -> dict[str, Any]:
         "open_tickets": len(transaction.tickets(open_only=True, limit=10_000)),
         "oldest_due_seconds": round(waited.total_seconds(), 3),
     }
-
-
-def _key_window_left(
-    command: StoredCommand, now: datetime, accounts: Mapping[str, Account], fallback: Policy
-) -> timedelta | None:
-    account = accounts.get(command.account)
-    if account is None:
-        safety, policy = safety_without_provider(keyed=command.keyed), fallback
-    else:
-        safety, policy = account.provider.safety(command.kind, keyed=command.keyed), account.policy
-    deadline = key_deadline(Standing(safety=safety, first_sent_at=command.first_sent_at), policy)
-
-    return None if deadline is None else deadline - now
 
 
 def _text(moment: datetime | None) -> str | None:

@@ -13,10 +13,11 @@ from uuid import UUID
 from ..domain import state
 from ..domain.errors import CommandNotFound, VerbRefused
 from ..domain.label import command_label
-from ..domain.ladder import Policy, Safety, Standing, refuse_send
+from ..domain.ladder import Policy, refuse_send
 from ..domain.state import State, Transition
 from ..domain.ticket import Reason
 from ..ports import Account, Action, Publisher, Store, StoredCommand, Transaction
+from .accounts import standing
 
 _WHY_NOT: Mapping[Reason, str] = {
     Reason.KEY_WINDOW_CLOSED: (
@@ -61,8 +62,7 @@ class Operator:
             account = self.accounts.get(command.account)
             if account is None:
                 raise VerbRefused("retry", command_id, f"account {command.account!r} is not configured")
-            safety = account.provider.safety(command.kind, keyed=command.keyed)
-            reason = refuse_send(_standing(command, safety), account.policy, now=transaction.now)
+            reason = refuse_send(standing(command, self.accounts), account.policy, now=transaction.now)
             if reason is not None:
                 raise VerbRefused("retry", command_id, _WHY_NOT[reason])
             transition = state.start_over(transaction.now, in_doubt=command.in_doubt, problem=command.problem)
@@ -145,13 +145,3 @@ def _locked(transaction: Transaction, command_id: UUID) -> StoredCommand:
         raise CommandNotFound(str(command_id))
 
     return command
-
-
-def _standing(command: StoredCommand, safety: Safety) -> Standing:
-    return Standing(
-        safety=safety,
-        failures=command.failures,
-        throttles=command.throttles,
-        in_doubt=command.in_doubt,
-        first_sent_at=command.first_sent_at,
-    )

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from ..domain import state
 from ..domain.ladder import Decision
 from ..domain.outcome import Outcome, Succeeded
 from ..domain.state import FINAL
@@ -34,10 +35,20 @@ class Decided:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """What was written: the decisions whose fence matched, and the tickets that their desk must be told of."""
+    """What was written, and when in database time: the decisions whose fence matched, the tickets they touched."""
 
+    at: datetime
     written: Sequence[Decided]
     tickets: Sequence[UUID]
+
+
+def hand_back(held: Held, *, at: datetime) -> Decision:
+    """Decide on a command that was claimed and not sent: as if it had not been claimed."""
+    return Decision(
+        transition=state.hand_back(
+            at, failures=held.failures, throttles=held.throttles, in_doubt=held.in_doubt, problem=held.problem
+        )
+    )
 
 
 def record(transaction: Transaction, decided: Sequence[Decided], *, desk: str) -> Recorded:
@@ -68,7 +79,7 @@ def record(transaction: Transaction, decided: Sequence[Decided], *, desk: str) -
         ]
     )
 
-    return Recorded(written=written, tickets=tickets)
+    return Recorded(at=transaction.now, written=written, tickets=tickets)
 
 
 def announce(decided: Sequence[Decided], written: Sequence[Decided]) -> None:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ..domain import state
-from ..domain.ladder import Decision, Policy, Standing, decide, safety_without_provider
+from ..domain.ladder import Policy, decide
 from ..domain.outcome import InDoubt, Problem
 from ..ports import Account, Expired, Publisher, Store
-from .record import Decided, announce, record
+from .accounts import policy, standing
+from .record import Decided, Recorded, announce, hand_back, record
 
 _LEASE_EXPIRED = Problem(
     code="lease_expired", message="the worker that sent this ended or stood still before it could record an answer"
@@ -47,11 +47,10 @@ class Sweeper:
         Raises:
             StoreUnavailable: The database is away; nothing was changed.
         """
+        recorded = self._take_over()
+        # A transaction of its own: what keeps one lease from being taken over must not keep tickets from being told.
         with self.store.begin() as transaction:
-            decided = [self._decide(each, transaction.now) for each in transaction.take_expired(limit=self.limit)]
-            recorded = record(transaction, decided, desk=self.desk)
             tickets = transaction.due_tickets(limit=self.limit, published_for=self.published_for)
-        announce(decided, recorded.written)
         for ticket_id, label in tickets:
             self.publisher.escalate(ticket_id, label=label)
 
@@ -61,30 +60,23 @@ class Sweeper:
             tickets=len(tickets),
         )
 
+    def _take_over(self) -> Recorded:
+        with self.store.begin() as transaction:
+            decided = [self._decide(each, transaction.now) for each in transaction.take_expired(limit=self.limit)]
+            recorded = record(transaction, decided, desk=self.desk)
+        announce(decided, recorded.written)
+
+        return recorded
+
     def _decide(self, expired: Expired, now: datetime) -> Decided:
         if not expired.unanswered:
-            transition = state.hand_back(
-                now,
-                failures=expired.failures,
-                throttles=expired.throttles,
-                in_doubt=expired.in_doubt,
-                problem=expired.problem,
-            )
-            return Decided(held=expired, decision=Decision(transition=transition), outcome=None, ended_at=now)
+            return Decided(held=expired, decision=hand_back(expired, at=now), outcome=None, ended_at=now)
 
         outcome = InDoubt(problem=_LEASE_EXPIRED)
-        account = self.accounts.get(expired.account)
-        by_key = safety_without_provider(keyed=expired.keyed)
         decision = decide(
             outcome,
-            Standing(
-                safety=by_key if account is None else account.provider.safety(expired.kind, keyed=expired.keyed),
-                failures=expired.failures,
-                throttles=expired.throttles,
-                in_doubt=expired.in_doubt,
-                first_sent_at=expired.first_sent_at,
-            ),
-            self.fallback if account is None else account.policy,
+            standing(expired, self.accounts),
+            policy(expired, self.accounts, self.fallback),
             ended_at=expired.lease_until,
             chance=self.chance(),
         )

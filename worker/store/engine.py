@@ -8,6 +8,7 @@ not cross a fork: build a new `SqlStore` in each process.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,7 +16,7 @@ from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, TimeoutError as PoolTimeout
 
 from ..ports import Held, StoreUnavailable
@@ -27,6 +28,12 @@ _CLAIM_TRIES = 5
 
 #: What PostgreSQL calls it when two claims hold what the other waits for; the one it ends is repeated as well.
 _DEADLOCK = "40P01"
+
+#: Seconds between two tries to give a new SQLite file its write-ahead log.
+_WRITE_AHEAD_PAUSE = 0.01
+
+#: PostgreSQL's codes for a server that is there but cannot be written to: a standby, before or after a fail-over.
+_AWAY = frozenset({"25006", "25P03", "57P01", "57P02", "57P03"})
 
 #: Option of a transaction that only reads: on SQLite it does not wait for writers.
 _READS_ONLY = "post_purchase_reads_only"
@@ -47,8 +54,9 @@ def build_engine(
 
     milliseconds = int(statement_timeout.total_seconds() * 1000)
 
-    return create_engine(
+    engine = create_engine(
         target,
+        hide_parameters=True,  # an answer or a payload is somebody's address
         pool_size=pool_size,
         max_overflow=2,
         pool_pre_ping=True,
@@ -60,16 +68,24 @@ def build_engine(
         },
     )
 
+    @event.listens_for(engine, "handle_error")
+    def _leave_standby(context: ExceptionContext) -> None:
+        if getattr(context.original_exception, "sqlstate", None) in _AWAY:
+            context.is_disconnect = True  # the pool asks for the server again, and finds the one that took over
+
+    return engine
+
 
 def _sqlite_engine(target: URL, busy_timeout: timedelta) -> Engine:
     if target.database and target.database != ":memory:":
         Path(target.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(target, connect_args={"timeout": busy_timeout.total_seconds()})
+    engine = create_engine(target, hide_parameters=True, connect_args={"timeout": busy_timeout.total_seconds()})
 
     @event.listens_for(engine, "connect")
     def _set_up(dbapi_connection: sqlite3.Connection, _record: object) -> None:
         dbapi_connection.isolation_level = None  # SQLAlchemy begins; the driver must not
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        _write_ahead(dbapi_connection, busy_timeout)
+        for pragma in ("synchronous = FULL", "foreign_keys = ON"):
             dbapi_connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -78,6 +94,20 @@ def _sqlite_engine(target: URL, busy_timeout: timedelta) -> Engine:
         connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection, busy_timeout: timedelta) -> None:
+    """Give a file its write-ahead log; SQLite refuses, and does not wait, while others are giving it theirs."""
+    gives_up = time.monotonic() + busy_timeout.total_seconds()
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= gives_up:
+                raise
+            time.sleep(_WRITE_AHEAD_PAUSE)
+        else:
+            return
 
 
 @contextmanager

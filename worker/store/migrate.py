@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, func, literal, select
 
 from ..domain.errors import SchemaMismatch
 from .engine import patience
@@ -96,17 +96,19 @@ def _context(connection: Connection) -> MigrationContext:
 def _locked(engine: Engine) -> Iterator[Connection]:
     with patience(), engine.connect() as connection:
         if connection.dialect.name == "postgresql":
+            # Another's migration, or an index on a large table, may take longer than a statement of ours ever should.
+            connection.execute(select(func.set_config("statement_timeout", "0", literal(value=False))))
             connection.execute(select(func.pg_advisory_lock(_LOCK)))
             connection.commit()
             try:
                 yield connection
             finally:
-                connection.rollback()
-                connection.execute(select(func.pg_advisory_unlock(_LOCK)))
-                connection.commit()
+                # The connection carries the lock and the timeout; the server drops both with it.
+                connection.invalidate()
         else:
-            yield connection
-            connection.commit()
+            # Begun here, the transaction holds the file before the version is read, and all versions are one change.
+            with connection.begin():
+                yield connection
 
 
 def _config(migrations: Path, connection: Connection) -> Config:

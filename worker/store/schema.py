@@ -131,7 +131,7 @@ command = Table(
     CheckConstraint("attempts <= claims", name="attempts"),
     CheckConstraint("attempts = 0 OR first_sent_at IS NOT NULL", name="first_sent"),
     CheckConstraint(f"NOT (in_doubt AND state IN ({_words(FINAL)}))", name="doubt"),
-    Index("ix_post_purchase_command_due", "due_at", postgresql_where=text(PENDING), sqlite_where=text(PENDING)),
+    Index("ix_post_purchase_command_due", "due_at", "seq", postgresql_where=text(PENDING), sqlite_where=text(PENDING)),
     Index(
         "ix_post_purchase_command_lease", "lease_until", postgresql_where=text(EXECUTING), sqlite_where=text(EXECUTING)
     ),

@@ -100,7 +100,7 @@ _HELD_COLUMNS = (
     command.c.problem,
 )
 
-#: The last rung: what a desk is told about a command's message is bounded by the column's use, not its type.
+#: How much is kept of what a desk said when it did not take a ticket.
 _PROBLEM_CHARACTERS = 500
 
 
@@ -300,6 +300,14 @@ def _close_attempts(dialect: str) -> Insert:
     construct = sqlite.insert if dialect == "sqlite" else postgresql.insert
 
     return construct(outcome).on_conflict_do_nothing()
+
+
+@cache
+def _known_outcomes() -> Select[Any]:
+    """Read what is written of attempts already."""
+    return select(outcome.c.command_id, outcome.c.number, outcome.c.outcome, outcome.c.correlation_id).where(
+        outcome.c.command_id.in_(bindparam("ids", expanding=True)), ~outcome.c.late
+    )
 
 
 # --- tickets -----------------------------------------------------------------------------------------------
@@ -722,9 +730,23 @@ class SqlTransaction:
 
     def close_attempts(self, endings: Sequence[Ending], *, late: bool = False) -> None:
         """Write what came of attempts. `late` marks an answer that arrived after the lease was lost."""
-        if endings:
-            rows = [_ending_row(each, late=late) for each in endings]
+        rows = [_ending_row(each, late=late) for each in endings]
+        if late and rows:
+            rows = self._unknown(rows)
+        if rows:
             self._connection.execute(_close_attempts(self._dialect), rows)
+
+    def _unknown(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Leave out what is written on time already: the commit that wrote it was done, its confirmation was lost."""
+        known = {
+            tuple(row) for row in self._connection.execute(_known_outcomes(), {"ids": [r["command_id"] for r in rows]})
+        }
+
+        return [
+            row
+            for row in rows
+            if (row["command_id"], row["number"], row["outcome"], row["correlation_id"]) not in known
+        ]
 
     def link_tickets(self, escalations: Sequence[Escalation], *, desk: str) -> Sequence[UUID]:
         """Link each command to exactly one open ticket, opening it where needed; return the tickets touched."""
@@ -733,18 +755,24 @@ class SqlTransaction:
 
         given = encode(self._dialect, ({"id": each.command_id, "reason": each.reason} for each in escalations))
         left = self._connection.scalars(_close_other_links(self._dialect), {**given, "now": self.now}).all()
-        touched: dict[UUID, None] = {}
+        incidents: dict[tuple[str, Reason], UUID] = {}
+        links: list[dict[str, Any]] = []
+        # In one order everywhere: two processes that open the same incidents must not wait for each other.
         for each in sorted(escalations, key=lambda one: (one.account, one.reason, one.command_id)):
-            ticket_id = self._incident(each, desk) if each.reason in SYSTEMIC else self._own_ticket(each, desk)
-            self._connection.execute(
-                _link(self._dialect),
-                {"ticket_id": ticket_id, "command_id": each.command_id, "linked_at": self.now},
-            )
-            touched[ticket_id] = None
-        self._connection.execute(_ticket_must_tell(), {"ids": list(touched), "now": self.now})
+            cause = (each.account, each.reason)
+            if each.reason not in SYSTEMIC:
+                ticket_id = self._own_ticket(each, desk)
+            elif cause in incidents:
+                ticket_id = incidents[cause]
+            else:
+                ticket_id = incidents[cause] = self._incident(each, desk)
+            links.append({"ticket_id": ticket_id, "command_id": each.command_id, "linked_at": self.now})
+        self._connection.execute(_link(self._dialect), links)
+        touched = list(dict.fromkeys(each["ticket_id"] for each in links))
+        self._connection.execute(_ticket_must_tell(), {"ids": touched, "now": self.now})
         self._close_tickets(left)
 
-        return list(touched)
+        return touched
 
     def _incident(self, escalation: Escalation, desk: str) -> UUID:
         """Find or open the incident; repeated, because another may close it in between."""
@@ -849,6 +877,7 @@ class SqlTransaction:
             account=found.account,
             reason=Reason(found.reason),
             opened_at=found.opened_at,
+            desk=found.desk,
             external_ref=found.external_ref,
             tries=found.tries,
             commands=commands,

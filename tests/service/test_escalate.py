@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from tests.service.stage import ACCOUNT, NOON, Died, FailingStore, Interrupted, die
+from worker.domain.klarna_commands import UpdateCustomerDetails
+from worker.domain.ticket import Reason
+from worker.ports import StoreUnavailable
+
+
+@pytest.fixture
+def refused():
+    """A refused command; its id and that of its ticket."""
+
+    def build(stage, **fields):
+        command_id = stage.capture(amount=99_999, **fields)
+        stage.execute(command_id)
+
+        return command_id, ticket_id_of(stage, command_id)
+
+    return build
+
+
+@pytest.fixture
+def exhausted():
+    """A command whose ladder is used up, with its ticket not told yet."""
+
+    def build(stage):
+        command_id = stage.capture()
+        stage.world.fault("status", status=503, times=None, order_id=stage.command(command_id).order_id)
+        while stage.command(command_id).state == "pending":
+            stage.clock.advance(max(stage.command(command_id).due_at - stage.clock.now, timedelta(0)))
+            stage.execute(command_id)
+
+        return command_id
+
+    return build
+
+
+def ticket_id_of(stage, command_id):
+    with stage.store.begin() as transaction:
+        (line,) = transaction.tickets(command_id=command_id, limit=2)
+
+    return line.id
+
+
+def test_a_desk_is_told_and_its_reference_kept(each_stage, refused):
+    """People find the ticket by it, and what follows is added under it."""
+    command_id, ticket_id = refused(each_stage)
+
+    said = each_stage.escalator().escalate(ticket_id)
+
+    (told,) = each_stage.desk.told
+    (ticket,) = each_stage.show(command_id)["tickets"]
+    assert ("told", "open") == (said, told.verb)
+    assert ("open", "recording", f"recording:{ticket_id}") == (
+        ticket["state"],
+        ticket["desk"],
+        ticket["external_ref"],
+    )
+
+
+def test_a_case_file_holds_what_a_person_needs(stage, exhausted):
+    """With it one can look the order up and decide."""
+    command_id = exhausted(stage)
+
+    stage.escalator().escalate(ticket_id_of(stage, command_id))
+
+    (told,) = stage.desk.told
+    command, (case,) = stage.command(command_id), told.case_file.cases
+    assert (Reason.LADDER_EXHAUSTED, ACCOUNT, 1) == (
+        told.case_file.reason,
+        told.case_file.account,
+        told.case_file.total,
+    )
+    assert (command_id, "capture", command.order_id, 1000, command.idempotency_key, "escalated", True) == (
+        case.command_id,
+        case.kind,
+        case.order_id,
+        case.amount,
+        case.idempotency_key,
+        case.state,
+        case.in_doubt,
+    )
+    assert [1, 2, 3, 4] == [each.number for each in case.attempts]
+    assert {"in_doubt"} == {each.outcome for each in case.attempts}
+    assert {503} == {each.status for each in case.attempts}
+    assert all(each.correlation_id for each in case.attempts)
+    assert timedelta(hours=23, minutes=55) - (stage.clock.now - NOON) == case.key_window_left
+
+
+def test_a_case_file_holds_no_payload(stage):
+    """An address is somebody's, and a ticket is read by many."""
+    command = UpdateCustomerDetails(
+        account=ACCOUNT, order_id=stage.order(status="CAPTURED"), shipping_address={"city": "Knoxville"}
+    )
+    command_id = stage.enqueue(command)
+    stage.execute(command_id)
+
+    stage.escalator().escalate(ticket_id_of(stage, command_id))
+
+    assert "Knoxville" not in repr(stage.desk.told)
+
+
+def test_a_ticket_is_told_once(stage, refused):
+    """Messages double; people should not hear of it twice."""
+    _, ticket_id = refused(stage)
+    stage.escalator().escalate(ticket_id)
+
+    again = [stage.escalator().escalate(ticket_id) for _ in range(2)]
+    stage.advance(3600)
+    later = stage.escalator().escalate(ticket_id)
+
+    assert ["nothing"] * 3 == [*again, later]
+    assert 1 == len(stage.desk.told)
+
+
+def test_a_ticket_that_does_not_exist_is_nothing(stage):
+    """A message may outlive everything."""
+    assert "nothing" == stage.escalator().escalate(uuid4())
+
+
+def test_two_workers_do_not_tell_at_once(each_stage, refused):
+    """The desk may not recognise two openings at the same moment."""
+    _, ticket_id = refused(each_stage)
+    said = []
+
+    def meanwhile():
+        said.append(each_stage.escalator().escalate(ticket_id))
+
+    desk = Interrupted(each_stage.desk, before="open", then=meanwhile)
+    said.append(replace(each_stage.escalator(), desk=desk).escalate(ticket_id))
+
+    assert ["nothing", "told"] == said
+    assert 1 == len(each_stage.desk.told)
+
+
+def test_a_worker_that_died_while_telling_is_replaced_after_its_lease(stage, refused):
+    """The desk may have heard of it, and recognises the repeat."""
+    _, ticket_id = refused(stage)
+    desk = Interrupted(stage.desk, after="open", then=die)
+    with pytest.raises(Died):
+        replace(stage.escalator(), desk=desk).escalate(ticket_id)
+    within = stage.escalator().escalate(ticket_id)
+    stage.advance(60)
+
+    after = stage.escalator().escalate(ticket_id)
+
+    assert ("nothing", "told") == (within, after)
+    assert 1 == len({each.external_ref for each in stage.desk.told})
+
+
+# --- a desk that is away -----------------------------------------------------------------------------------
+
+
+def test_a_desk_that_is_away_is_asked_again_ever_later_without_end(stage, refused):
+    """A ticket that could not be opened is durable work."""
+    _, ticket_id = refused(stage)
+    stage.desk.is_unavailable = True
+    said = [stage.escalator().escalate(ticket_id)]
+
+    # Three quarters of 5 s, 10 s, 20 s … where chance is a half, and never more than of 300 s.
+    for wait in (3.75, 7.5, 15, 30, 60, 120, 225, 225, 225):
+        stage.clock.advance(timedelta(seconds=wait - 0.001))
+        said.append(stage.escalator().escalate(ticket_id))
+        stage.clock.advance(timedelta(seconds=0.001))
+        said.append(stage.escalator().escalate(ticket_id))
+
+    assert ["postponed", *["nothing", "postponed"] * 9] == said
+    assert [] == stage.desk.told
+
+
+@pytest.mark.parametrize(("chance", "expected"), [(0.0, 2.5), (0.999, 4.9975)])
+def test_the_first_wait_lies_between_half_and_all_of_its_base(stage, refused, chance, expected):
+    """All workers lose the desk at once; chance keeps them from coming back at once."""
+    _, ticket_id = refused(stage)
+    stage.desk.is_unavailable = True
+
+    replace(stage.escalator(), chance=lambda: chance).escalate(ticket_id)
+
+    stage.clock.advance(timedelta(seconds=expected) - timedelta(milliseconds=1))
+    early = stage.escalator().escalate(ticket_id)
+    stage.clock.advance(timedelta(milliseconds=1))
+    assert ("nothing", "postponed") == (early, stage.escalator().escalate(ticket_id))
+
+
+def test_a_desk_that_comes_back_is_told_once(each_stage, refused):
+    """With everything that was to be told."""
+    command_id, ticket_id = refused(each_stage)
+    each_stage.desk.is_unavailable = True
+    each_stage.escalator().escalate(ticket_id)
+    why = _problem_of(each_stage, command_id)
+    each_stage.desk.is_unavailable = False
+
+    each_stage.work(timedelta(minutes=10), tick=timedelta(seconds=5))
+
+    assert "told to be unavailable" in why
+    assert 1 == len(each_stage.desk.told)
+    assert _problem_of(each_stage, command_id) is None
+
+
+def _problem_of(stage, command_id):
+    with stage.store.begin() as transaction:
+        (line,) = transaction.tickets(command_id=command_id, limit=1)
+
+    return line.problem
+
+
+# --- what is added -----------------------------------------------------------------------------------------
+
+
+def test_a_common_cause_makes_one_ticket_to_which_the_rest_is_added(each_stage):
+    """An outage makes a handful of tickets, not one per command."""
+    each_stage.world.fault("status", status=401, times=None)
+    each_stage.execute(each_stage.capture())
+    each_stage.deliver()
+    more = [each_stage.capture() for _ in range(3)]
+    each_stage.execute(*more)
+
+    each_stage.work(timedelta(minutes=5))
+
+    opened, added = each_stage.desk.told
+    assert [("credentials_refused", "open")] == each_stage.tickets()
+    assert ("open", 1, 1) == (opened.verb, len(opened.case_file.cases), opened.case_file.total)
+    assert ("append", 3, 4) == (added.verb, len(added.case_file.cases), added.case_file.total)
+    assert opened.external_ref == added.external_ref
+    assert more == [each.command_id for each in added.case_file.cases]
+
+
+def test_additions_keep_their_distance(stage):
+    """A desk that got a mail for each of a thousand commands would be switched off."""
+    stage.world.fault("status", status=401, times=None)
+    for _ in range(5):
+        stage.execute(stage.capture())
+        stage.work(timedelta(seconds=20), tick=timedelta(seconds=5))
+    stage.work(timedelta(minutes=2), tick=timedelta(seconds=5))
+
+    told = sum(len(each.case_file.cases) for each in stage.desk.told)
+    assert 5 == told
+    assert 3 >= len(stage.desk.told)
+
+
+def test_more_than_a_page_is_told_in_pages(stage):
+    """A mail with ten thousand commands would be refused, or never read."""
+    stage.window = 200
+    stage.world.fault("status", status=401, times=None)
+    ids = [stage.capture() for _ in range(120)]
+    stage.execute(*ids)
+
+    stage.work(timedelta(minutes=5))
+
+    assert [(50, 120), (50, 120), (20, 120)] == [
+        (len(each.case_file.cases), each.case_file.total) for each in stage.desk.told
+    ]
+    assert set(ids) == {case.command_id for each in stage.desk.told for case in each.case_file.cases}
+
+
+def test_two_causes_are_two_tickets(stage):
+    """They are mended by different people."""
+    stage.world.fault("status", status=401)
+    stage.execute(stage.capture())
+    stage.world.fault("drop_reply")
+    stage.execute(stage.capture(keyed=False))
+
+    stage.work(timedelta(minutes=1))
+
+    assert {("credentials_refused", "open"), ("not_safe_to_retry", "open")} == set(stage.tickets())
+    assert 2 == len(stage.desk.told)
+
+
+def test_refused_commands_have_a_ticket_each(stage, refused):
+    """Each is a matter of its own."""
+    refused(stage)
+    refused(stage)
+
+    assert [("refused", "unsent")] * 2 == stage.tickets()
+
+
+def test_a_new_failure_after_the_ticket_was_closed_opens_a_new_one(each_stage):
+    """The old incident is over; this is another morning."""
+    each_stage.world.fault("status", status=401)
+    first = each_stage.capture()
+    each_stage.execute(first)
+    each_stage.deliver()
+    each_stage.operator().retry(first)
+    each_stage.work(timedelta(seconds=1))
+    each_stage.world.fault("status", status=401)
+    each_stage.execute(each_stage.capture())
+    each_stage.work(timedelta(seconds=1))
+
+    assert [("credentials_refused", "closed"), ("credentials_refused", "open")] == each_stage.tickets()
+    assert 2 == len({each.external_ref for each in each_stage.desk.told})
+
+
+def test_a_retried_command_that_fails_again_is_told_again(stage, exhausted):
+    """The operator believed it mended."""
+    command_id = exhausted(stage)
+    stage.deliver()
+    stage.operator().retry(command_id)
+
+    stage.work(timedelta(hours=6), tick=timedelta(minutes=5))
+
+    assert ["open", "append"] == [each.verb for each in stage.desk.told]
+    assert [("ladder_exhausted", "open")] == stage.tickets(command_id)
+    assert 8 == len(stage.desk.told[-1].case_file.cases[0].attempts)
+
+
+def test_a_retried_command_that_fails_otherwise_changes_its_ticket(stage, exhausted):
+    """Exactly one open ticket, and that for the reason that holds now."""
+    command_id = exhausted(stage)
+    stage.deliver()
+    stage.world.clear_faults()
+    stage.world.fault("status", status=401)
+    stage.operator().retry(command_id)
+
+    stage.work(timedelta(minutes=1))
+
+    assert [("ladder_exhausted", "closed"), ("credentials_refused", "open")] == stage.tickets(command_id)
+
+
+def test_a_ticket_that_closed_before_it_was_told_is_told_to_nobody(stage, refused):
+    """An operator saw the command first."""
+    command_id, ticket_id = refused(stage)
+    stage.operator().resolve(command_id)
+
+    assert "nothing" == stage.escalator().escalate(ticket_id)
+    assert [] == stage.desk.told
+
+
+def test_without_its_account_a_command_is_told_all_the_same(stage, exhausted):
+    """The settings may have lost the very account that the ticket is about."""
+    command_id = exhausted(stage)
+
+    stage.escalator(accounts={}).escalate(ticket_id_of(stage, command_id))
+
+    ((case,),) = [each.case_file.cases for each in stage.desk.told]
+    assert timedelta(hours=18) < case.key_window_left < timedelta(hours=19)
+
+
+@pytest.mark.parametrize(("failing", "told"), [({"begins": [1]}, 0), ({"begins": [2]}, 1), ({"commits": [2]}, 1)])
+def test_a_database_that_is_away_loses_no_ticket(stage, refused, failing, told):
+    """What was told and not noted is told again, under the same name."""
+    command_id, ticket_id = refused(stage)
+
+    with pytest.raises(StoreUnavailable):
+        stage.escalator(store=FailingStore(stage.store, **failing)).escalate(ticket_id)
+    before = len(stage.desk.told)
+    stage.work(timedelta(minutes=5))
+
+    assert told == before
+    assert 1 == len({each.external_ref for each in stage.desk.told})
+    assert [("refused", "open")] == stage.tickets(command_id)

@@ -1,0 +1,76 @@
+"""What must be done again and again: dispatch and sweep, and the loop that ticks them.
+
+Decides when a tick happens: at the interval, a little early or late by chance, so that many processes do not ask the
+database at once. Each tick is a bounded `run_once`; locking in the store makes any number of tickers safe, so there
+is no beat and no leader. A tick that fails is logged and the next one comes.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import structlog
+
+from .ports import StoreUnavailable
+from .wiring import Services
+
+log = structlog.get_logger(__name__)
+
+#: How far a tick may come early or late, as a share of its interval.
+_JITTER = 0.2
+
+
+@dataclass(slots=True)
+class Duty:
+    """Something that must be done again and again."""
+
+    name: str
+    interval: float
+    run_once: Callable[[], Mapping[str, int]]
+    ticks: int = 0
+    failures: int = 0
+    last_at: str | None = None
+    last_counts: dict[str, int] = field(default_factory=dict)
+
+    def tick(self) -> None:
+        """Do it once; a failure is a log line."""
+        try:
+            counts = dict(self.run_once())
+        except StoreUnavailable as error:
+            self.failures += 1
+            log.warning("upkeep.database_away", duty=self.name, problem=str(error))
+        except Exception:
+            self.failures += 1
+            log.exception("upkeep.failed", duty=self.name)
+        else:
+            self.ticks += 1
+            self.last_at = datetime.now(UTC).isoformat()
+            self.last_counts = counts
+            if any(counts.values()):
+                log.info("upkeep.done", duty=self.name, **counts)
+
+
+def duties(of: Services) -> list[Duty]:
+    """Return what upkeep does, with its intervals."""
+    return [
+        Duty("dispatch", of.settings.dispatch.interval_seconds, of.dispatcher.run_once),
+        Duty("sweep", of.settings.sweep.interval_seconds, of.sweeper.run_once),
+    ]
+
+
+def keep_up(work: list[Duty], stop: threading.Event) -> None:
+    """Tick each duty at its interval until `stop` is set."""
+    due = dict.fromkeys(range(len(work)), 0.0)
+    now = 0.0
+    while not stop.is_set():
+        for number, duty in enumerate(work):
+            if due[number] <= now:
+                duty.tick()
+                due[number] = now + duty.interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311  # no secret
+        pause = max(0.0, min(due.values()) - now)
+        stop.wait(pause)
+        now += pause
