@@ -23,7 +23,7 @@ from .config import ConfigurationError, Settings, load
 from .domain.errors import PostPurchaseError
 from .logs import configure
 from .ports import StoreUnavailable
-from .wiring import DATABASE_FIX, Services, build_celery
+from .wiring import BROKER_FIX, DATABASE_FIX, BrokerUnavailable, Services, build_celery
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +101,12 @@ def _start(**_: Any) -> None:
         log.info(
             "worker.starting", profile=found.settings.profile, accounts=sorted(found.accounts), desk=found.desk.name
         )
-        found.await_database(patience=timedelta(seconds=found.settings.database.patience_seconds))
+        patience = timedelta(seconds=found.settings.database.patience_seconds)
+        found.await_database(patience=patience)
+        found.await_broker(patience=patience)
+    except BrokerUnavailable as error:
+        log.error("worker.not_started", problem=str(error), fix=BROKER_FIX)  # noqa: TRY400  # these say it all
+        raise SystemExit(2) from None
     except StoreUnavailable as error:
         log.error("worker.not_started", problem=str(error), fix=DATABASE_FIX)  # noqa: TRY400  # these say it all
         raise SystemExit(2) from None

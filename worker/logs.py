@@ -174,6 +174,8 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 #: Credentials inside a text: in a URL, in a header, after a telling name.
 _CREDENTIALS = (
+    # Where PostgreSQL quotes the row that it refused: a payload is somebody's address.
+    (re.compile(r"(?m)^(\s*DETAIL:).*$"), rf"\1 {MASK}"),
     (re.compile(r"(?i)(https?://)[^\s/@]+@"), rf"\1{MASK}@"),
     (re.compile(r"(://[^\s:/?#@]*):\S*@"), rf"\1:{MASK}@"),
     (re.compile(r"(?i)(authorization[\"']?\s*[:=]\s*[\"']?)(?:(?:basic|bearer)\s+)?[^\s\"',}]+"), rf"\1{MASK}"),
@@ -184,7 +186,7 @@ _CREDENTIALS = (
     ),
 )
 #: Nearly every text is let go by this one question.
-_MAY_HOLD_CREDENTIALS = re.compile(r"(?i)://|authorization|basic|bearer|pass|secret|token|api[_-]?key")
+_MAY_HOLD_CREDENTIALS = re.compile(r"(?i)detail:|://|authorization|basic|bearer|pass|secret|token|api[_-]?key")
 #: The same question for numbers: are there as many digits as the shortest card number has?
 _MAY_BE_A_CARD = re.compile(r"[0-9](?:[ -]?[0-9]){12}")
 _BELOW_ANY_CARD = 10**12

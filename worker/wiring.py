@@ -19,6 +19,7 @@ from typing import Any
 
 import structlog
 from celery import Celery
+from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -29,6 +30,7 @@ from .desks.log import LogDesk
 from .desks.webhook import WebhookDesk
 from .domain.bluesnap_commands import BLUESNAP_COMMANDS
 from .domain.commands import Command
+from .domain.errors import PostPurchaseError
 from .domain.klarna_commands import KLARNA_COMMANDS
 from .domain.label import command_label
 from .domain.ladder import Policy
@@ -59,11 +61,18 @@ PROVIDERS: Mapping[str, type[BlueSnap | Klarna]] = {"bluesnap": BlueSnap, "klarn
 #: What to do about a database that does not answer.
 DATABASE_FIX = "start the database, or mend database.url (POST_PURCHASE_DATABASE__URL)"
 
+#: What to do about a broker that does not answer.
+BROKER_FIX = "start the broker, or mend broker.url (POST_PURCHASE_BROKER__URL); commands are stored meanwhile"
+
 #: A broker that is a folder, which the rest of its URL names.
 _FOLDER = "filesystem://"
 
 #: Messages one dispatch run hands out at the most.
 _MESSAGES_A_RUN = 20
+
+
+class BrokerUnavailable(PostPurchaseError):
+    """The broker could not be reached."""
 
 
 class Services:
@@ -209,6 +218,26 @@ class Services:
                 if time.monotonic() >= gives_up:
                     raise
                 log.warning("database.awaited", problem=str(error), fix=DATABASE_FIX)
+                time.sleep(1.0)
+            else:
+                return
+
+    def await_broker(self, *, patience: timedelta) -> None:
+        """Wait for the broker with a log line a try.
+
+        Raises:
+            BrokerUnavailable: It did not answer in time.
+        """
+        app = build_celery("post-purchase-start", self.settings, timeout=self.settings.broker.socket_timeout_seconds)
+        gives_up = time.monotonic() + patience.total_seconds()
+        while True:
+            try:
+                with app.connection_for_write() as connection:
+                    connection.connect()
+            except (OperationalError, *app.connection_for_write().connection_errors) as error:
+                if time.monotonic() >= gives_up:
+                    raise BrokerUnavailable(str(error)) from error
+                log.warning("broker.awaited", problem=str(error), fix=BROKER_FIX)
                 time.sleep(1.0)
             else:
                 return

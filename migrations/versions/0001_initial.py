@@ -87,7 +87,11 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index(
-        "ix_post_purchase_command_due", "post_purchase_command", ["due_at", "seq"], unique=False, **_where("state = 'pending'")
+        "ix_post_purchase_command_due",
+        "post_purchase_command",
+        ["due_at", "seq"],
+        unique=False,
+        **_where("state = 'pending'"),
     )
     op.create_index(
         "ix_post_purchase_command_lease",

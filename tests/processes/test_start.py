@@ -48,3 +48,16 @@ def test_a_worker_refuses_a_schema_newer_than_itself(new_worker, sqlite_url):
     [line] = worker.lines("worker.not_started")
     assert 2 == code
     assert "install the version that made it" in line["problem"]
+
+
+def test_a_worker_whose_broker_does_not_come_says_how_to_mend_it(new_worker):
+    """It could wait for ever; a supervisor's log with the fix in it is what wakes somebody."""
+    worker = new_worker(BROKER__URL="redis://127.0.0.1:1/0", DATABASE__PATIENCE_SECONDS="3")
+
+    code = worker.ended(within=20)
+
+    [line] = worker.lines("worker.not_started")
+    assert 2 == code
+    assert worker.lines("broker.awaited")
+    assert "broker.url" in line["fix"]
+    assert "Traceback" not in worker.log()

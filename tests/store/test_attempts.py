@@ -161,6 +161,23 @@ def test_a_late_answer_may_come_before_the_takeover_is_recorded(store, given):
     ]
 
 
+def test_what_was_recorded_in_time_is_not_repeated_as_late(store, given):
+    """The commit was done and only its confirmation was lost: the worker records again, and has lost its fence."""
+    held, other = given.sent(), given.sent()
+    answer = Succeeded(status=201, correlation_id="c-201")
+    given.ended(held, answer)
+    given.ended(other, InDoubt(problem=PROBLEM))
+
+    with store.begin() as transaction:
+        endings = [Ending(held=each, outcome=answer, ended_at=transaction.now) for each in (held, other)]
+        transaction.close_attempts(endings, late=True)
+
+    assert [("succeeded", False)] == [(line.outcome, line.late) for line in attempts(store, held.id)]
+    assert [("in_doubt", False), ("succeeded", True)] == [
+        (line.outcome, line.late) for line in attempts(store, other.id)
+    ]
+
+
 def test_there_is_no_outcome_without_an_intent(store, given):
     """An answer to a call that nobody meant to make would be a bug, and must not look like a fact."""
     held = given.held()

@@ -87,6 +87,30 @@ def test_a_pooled_connection_that_died_is_noticed_before_it_is_used(on_postgresq
     assert [] == store.claim(None, limit=1, lease=LEASE)
 
 
+def test_a_server_that_has_become_a_standby_is_left(on_postgresql_impatient):
+    """After a fail-over the old server still answers, and refuses every write; the new one is a connection away."""
+    store = SqlStore(on_postgresql_impatient)
+    with store.read() as transaction:
+        transaction._connection.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
+        transaction._connection.commit()
+
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        store.claim(None, limit=1, lease=LEASE)
+
+    assert [] == store.claim(None, limit=1, lease=LEASE)
+
+
+def test_an_error_of_the_database_shows_no_payload(given):
+    """Errors go to a log, and a payload is somebody's address."""
+    asked = given.new(payload=b"Kungsgatan")
+    given.store_all([asked])
+
+    with pytest.raises(IntegrityError) as raised:
+        given.store_all([given.new(id=asked.id, payload=b"Kungsgatan")])
+
+    assert "Kungsgatan" not in str(raised.value)
+
+
 def test_a_statement_that_takes_too_long_is_given_up(on_postgresql_impatient):
     """A worker that hangs in the database holds leases and does nothing for them."""
     began = time.monotonic()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from worker.domain import state
 from worker.domain.state import State
@@ -213,6 +213,30 @@ def test_a_decision_that_meets_an_incident_being_joined_leaves_it_open(store, gi
         answer = waiting(decide)
 
     assert answer.result() is None
+    with store.begin() as transaction:
+        assert {incident: TicketState.UNSENT} == {each.id: each.state for each in transaction.tickets(limit=10)}
+
+
+def test_an_incident_that_was_found_open_is_not_closed_before_it_is_joined(store, given, waiting):
+    """Between the look and the link lies a moment in which the last of its commands may be decided."""
+    decided, further = given.now(State.ESCALATED), given.now(State.ESCALATED)
+    incident = given.linked(decided, Reason.LADDER_EXHAUSTED)
+    deciding = []
+
+    def decide():
+        with store.begin() as transaction:
+            transaction.close_links([decided])
+
+    def meanwhile(_connection, _cursor, statement, _parameters, _context, _many):
+        if statement.startswith("SELECT post_purchase_ticket.id") and not deciding:
+            deciding.append(waiting(decide))
+
+    with store.begin() as transaction:
+        event.listen(transaction._connection, "after_cursor_execute", meanwhile)
+        joining = Escalation(command_id=further, account="klarna-eu", reason=Reason.LADDER_EXHAUSTED)
+        transaction.link_tickets([joining], desk="log")
+
+    assert [None] == [each.result() for each in deciding]
     with store.begin() as transaction:
         assert {incident: TicketState.UNSENT} == {each.id: each.state for each in transaction.tickets(limit=10)}
 

@@ -99,8 +99,8 @@ def test_the_work_on_a_ticket_holds_what_the_desk_must_be_told(store, given, inc
 
     work = claim(store, ticket_id)
 
-    assert (ticket_id, "klarna-eu", Reason.LADDER_EXHAUSTED, opened_at, None, 0, 4, False) == (
-        *(work.ticket_id, work.account, work.reason, work.opened_at, work.external_ref, work.tries),
+    assert (ticket_id, "klarna-eu", Reason.LADDER_EXHAUSTED, opened_at, "log", None, 0, 4, False) == (
+        *(work.ticket_id, work.account, work.reason, work.opened_at, work.desk, work.external_ref, work.tries),
         *(work.total, work.more),
     )
     assert [*commands, held.id] == [each.id for each in work.commands]

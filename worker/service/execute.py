@@ -144,7 +144,7 @@ class _Task:
         """Claim commands and begin their calls; return how many were claimed."""
         began = self.x.monotonic()
         free = self.limits.window - len(self.sent) - len(self.ended)
-        held = self.x.store.claim(ids, limit=max(free, len(ids or ())), lease=self.limits.lease)
+        held = self.x.store.claim(ids, limit=free, lease=self.limits.lease)
         for each in held:
             self.lease_ends[each.id] = began + self.limits.lease.total_seconds()
         self.counts["claimed"] += len(held)

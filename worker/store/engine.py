@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, TimeoutError as PoolTimeout
@@ -22,6 +23,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 from ..ports import Held, StoreUnavailable
 from .clock import Clock, DatabaseClock
 from .statements import SqlTransaction
+
+log = structlog.get_logger(__name__)
 
 #: A claim that lost the race for an order to another process is repeated; the winner's row is then visible.
 _CLAIM_TRIES = 5
@@ -157,15 +160,18 @@ class SqlStore:
 
     def claim(self, ids: Sequence[UUID] | None, *, limit: int, lease: timedelta) -> Sequence[Held]:
         """Take the lease on due commands: of `ids`, or of whatever is due. At most one per order."""
+        problem = ""
         for _ in range(_CLAIM_TRIES):
             try:
                 with self.begin() as transaction:
                     return transaction.claim(ids, limit=limit, lease=lease)
-            except IntegrityError:
-                continue
+            except IntegrityError as error:
+                problem = _first_line(error)
             except StoreUnavailable as error:
                 if not _was_deadlock(error):
                     raise
+                problem = str(error)
+        log.warning("claim.given_up", tries=_CLAIM_TRIES, problem=problem)
 
         return []
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import ExceptionContext
@@ -21,6 +22,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 _AFTER_COMMIT = "post_purchase.after_commit"
 #: … and what to do now that it has.
 _COMMITTED = "post_purchase.committed"
+
+#: What is listened to. SQLAlchemy's `event.contains` goes by `id`, and would take a new pool for one that is gone.
+_followed: WeakSet[Any] = WeakSet()
 
 
 @dataclass(slots=True)
@@ -66,16 +70,19 @@ def after_commit(connection: Connection, call: Callable[[], None]) -> None:
 def _follow(connection: Connection) -> None:
     """Listen to this connection; of all others, only to their return to the pool and to their errors."""
     pool, dialect = connection.engine.pool, connection.dialect
-    if not event.contains(pool, "checkin", _on_checkin):
+    if pool not in _followed:
         event.listen(pool, "checkin", _on_checkin)
-    if not event.contains(dialect, "handle_error", _on_error):
+        _followed.add(pool)
+    if dialect not in _followed:
         event.listen(dialect, "handle_error", _on_error)
-    if not event.contains(connection, "commit", _on_commit):
+        _followed.add(dialect)
+    if connection not in _followed:
         event.listen(connection, "begin", _on_begin)
         event.listen(connection, "savepoint", _on_savepoint)
         event.listen(connection, "rollback_savepoint", _on_rollback_savepoint)
         event.listen(connection, "rollback", _on_rollback)
         event.listen(connection, "commit", _on_commit)
+        _followed.add(connection)
 
 
 def _on_begin(connection: Connection) -> None:
