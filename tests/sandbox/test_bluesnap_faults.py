@@ -159,7 +159,9 @@ def test_a_body_that_names_no_transaction_is_nobodys(sandbox, blue_shop, body):
         ("GET", "nothing", None),
     ],
 )
-def test_no_fault_breaks_the_sandbox_itself(sandbox, new_blue_shop, transaction_id, kind, method, path, body):  # a table of calls
+def test_no_fault_breaks_the_sandbox_itself(
+    sandbox, new_blue_shop, transaction_id, kind, method, path, body
+):  # a table of calls
     """Every kind befalls every sort of answer, and the next request is served."""
     sandbox.fault(kind, **({"seconds": 0.01} if kind in ("delay", "hang", "slow_body") else {}))
     victim, next_one = new_blue_shop(sandbox.base_url), new_blue_shop(sandbox.base_url)
