@@ -3,9 +3,9 @@
 Decides, per kind, what it waits for; the rest of the order's commands are independent. What sets a value also waits
 for what set it before, or a retried old one would overwrite a newer
 (docs/decisions/0008-what-sets-waits-for-what-set-before.md). Leaves to the store's claim statement to apply it,
-together with the law that one command per (account, order) is in flight at a time. What waits is let go when what it waits for
-is final, whatever the outcome; an escalated command is not final, so it goes on holding back. Source: DESIGN §3 and the
-rulings of §11.
+together with the law that one command per (account, order) is in flight at a time. What waits is let go when what it
+waits for is final, whatever the outcome; an escalated command is not final, so it goes on holding back. Source: DESIGN
+§3 and the rulings of §11.
 """
 
 from __future__ import annotations

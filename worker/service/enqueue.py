@@ -81,7 +81,10 @@ def enqueue(
     return [_answer(each, first, known) for each in offered]
 
 
-def _offer(command: Command, kinds: Mapping[str, Collection[type[Command]]], reserve: Callable[[], bool]) -> NewCommand:
+def _offer(command: object, kinds: Mapping[str, Collection[type[Command]]], reserve: Callable[[], bool]) -> NewCommand:
+    if not isinstance(command, Command):
+        given = FieldProblem(field="", message=f"must be a command such as Capture(...), not {type(command).__name__}")
+        raise InvalidCommand(None, [given])
     taken = kinds.get(command.account)
     if taken is None:
         raise UnknownAccount(command.account, sorted(kinds))
