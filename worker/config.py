@@ -809,7 +809,7 @@ class _Gathering:
             # Where a file was named, either it was read or that it could not be is reported already.
             if getattr(account, field) is None and file_key not in self._values:
                 self.problems.append(
-                    f"{dotted(under)} has no {field}: give it in {environment_name((*under, field))}, "
+                    f"{dotted(under)} has no {field}; give it in {environment_name((*under, field))}, "
                     f"or the path of a file that holds it in {environment_name(file_key)}"
                 )
 

@@ -61,6 +61,8 @@ def configure(log: LogOptions) -> None:
         root.removeHandler(earlier)
     root.addHandler(handler)
     root.setLevel(log.level.upper())
+    # It tells of every look at the schema's version, twice.
+    logging.getLogger("alembic").setLevel(max(logging.WARNING, root.level))
     # A warning printed as it is would be a line that no reader of JSON understands.
     logging.captureWarnings(capture=True)
     structlog.configure(

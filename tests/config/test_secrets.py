@@ -9,7 +9,7 @@ from worker.config import ConfigurationError, redacted_url
 
 KLARNA = 'provider = "klarna"\nbase_url = "https://klarna.example.com"\n'
 WAYS = (
-    "accounts.klarna-eu has no {0}: give it in POST_PURCHASE_ACCOUNTS__KLARNA_EU__{1}, or the path of a file that "
+    "accounts.klarna-eu has no {0}; give it in POST_PURCHASE_ACCOUNTS__KLARNA_EU__{1}, or the path of a file that "
     "holds it in POST_PURCHASE_ACCOUNTS__KLARNA_EU__{1}_FILE"
 )
 

@@ -252,7 +252,7 @@ def test_an_account_that_is_not_configured_is_refused_with_those_that_are(host):
     """A slip of the pen must not wait in a table for a worker that will never know the account."""
     with host.engine.begin() as connection:
         host.ship(connection)
-        with pytest.raises(UnknownAccount, match="'klarna-us'; configured are: klarna-eu") as raised:
+        with pytest.raises(UnknownAccount, match="'klarna-us'; configured are: bluesnap-us, klarna-eu") as raised:
             host.enqueue(connection, host.capture(), host.capture(account="klarna-us"))
 
     assert "klarna-us" == raised.value.account

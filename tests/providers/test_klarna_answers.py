@@ -423,3 +423,26 @@ def test_the_correlation_id_is_kept_for_klarnas_support(outcome, headers, body, 
     ended = outcome("capture", 403, headers=headers, body={"error_code": "NOT_ALLOWED"} | body)
 
     assert ended.problem.correlation_id == expected
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param({"headers": {"content-type": "text/html"}, "body": HTML}, id="a proxy's page"),
+        pytest.param({"headers": {}, "body": b"<html>Maintenance"}, id="a page without a type"),
+        pytest.param({"headers": {}, "body": b"{", "complete": False}, id="a fragment"),
+    ],
+)
+def test_a_change_is_not_done_because_somebody_answered_2xx(outcomes, answer):
+    """A maintenance page with status 200 moves no money; the same key asked again tells."""
+    ended = outcomes(CHANGES, 200, **answer)
+
+    assert {InDoubt} == {type(each) for each in ended.values()}
+
+
+def test_a_fragment_with_klarnas_own_marks_is_a_success(outcome):
+    """An id, or a correlation id, comes from nobody else: the money has moved."""
+    for proof in ({"capture-id": "c-1"}, {"klarna-correlation-id": "k-1"}):
+        ended = outcome("capture", 201, headers=proof, body=b"{", complete=False)
+
+        assert isinstance(ended, Succeeded)

@@ -79,7 +79,14 @@ class Stage:
     def enqueue_many(self, commands, *, published=False):
         kinds = {each.account: set(KLARNA_COMMANDS.values()) for each in commands}
         with self.store.begin() as transaction:
-            stored = enqueue(transaction, commands, kinds=kinds, published_for=PUBLISHED_FOR, reserve=lambda: published)
+            stored = enqueue(
+                transaction,
+                commands,
+                kinds=kinds,
+                unkeyed=(),
+                published_for=PUBLISHED_FOR,
+                reserve=lambda: published,
+            )
 
         return [each.id for each in stored]
 

@@ -532,6 +532,22 @@ def test_two_commands_of_one_order_are_never_in_flight_together(each_stage):
     assert [("capture", 100)] * 3 == each_stage.effects()
 
 
+def test_an_order_in_flight_holds_back_nobody_else(each_stage):
+    """One slow order must not cost the rest of a batch its turn."""
+    order_id = each_stage.order()
+    first, second = (each_stage.capture(order_id, amount=100, reference=name) for name in ("first", "second"))
+    other = each_stage.capture()
+    counts = []
+
+    def meanwhile():
+        counts.append(each_stage.execute(second, other, transport=each_stage.another_transport(), holder="worker-2"))
+
+    each_stage.execute(first, transport=Interrupted(each_stage.transport, before="collect", then=meanwhile))
+
+    assert [1] == [each["claimed"] for each in counts]
+    assert "succeeded" == each_stage.command(other).state
+
+
 def test_a_refund_waits_while_its_capture_is_on_the_ladder_and_an_update_does_not(stage):
     """Only what depends on the money waits for it."""
     order_id = stage.order()

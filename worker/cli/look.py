@@ -18,7 +18,7 @@ from ..service import inspect
 from .edge import examples, invocation
 from .output import AsJson, Columns, duration, moment, print_facts, print_json, print_rows
 
-Limit = Annotated[int, typer.Option(metavar="N", min=1, help="How many at most, the newest first.")]
+Limit = Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="How many at most, the newest first.")]
 
 #: How many are listed unless told otherwise.
 _LIMIT = 50

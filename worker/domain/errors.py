@@ -63,7 +63,7 @@ class UnknownAccount(PostPurchaseError):
 
     def __init__(self, account: str, known: Sequence[str]) -> None:
         names = ", ".join(sorted(known)) or "none"
-        super().__init__(f"{account!r}; configured are: {names}. Add [accounts.{account}] to the profile")
+        super().__init__(f"{account!r}; configured are: {names}. Accounts are given in the profile, under [accounts]")
         self.account = account
 
 

@@ -189,9 +189,7 @@ def _below_order(held: Held, operation: Operation) -> str:
 
 def _done(held: Held, answer: Answer) -> Succeeded | InDoubt:
     if not _operation(held.kind).is_read:
-        return Succeeded(
-            result=_created_id(held.kind, answer), status=answer.status, correlation_id=_correlation_id(answer, None)
-        )
+        return _changed(held, answer)
     if not answer.complete:
         return InDoubt(problem=_problem(held, answer, "truncated_answer", None))
     content = json_answer(answer.body)
@@ -199,6 +197,17 @@ def _done(held: Held, answer: Answer) -> Succeeded | InDoubt:
         return InDoubt(problem=_problem(held, answer, "unreadable_answer", None))
 
     return Succeeded(result={"answer": content}, status=answer.status, correlation_id=_correlation_id(answer, None))
+
+
+def _changed(held: Held, answer: Answer) -> Succeeded | InDoubt:
+    """Believe a 2xx on a change, with or without an id; but no page or fragment that somebody else may have sent."""
+    created, correlation_id = _created_id(held.kind, answer), _correlation_id(answer, None)
+    is_page = answer.body.lstrip()[:1] == b"<" or "html" in answer.headers.get("content-type", "")
+    if (is_page or not answer.complete) and not created and correlation_id is None:
+        code = f"unexplained_{answer.status}" if answer.complete else f"truncated_{answer.status}"
+        return InDoubt(problem=_problem(held, answer, code, None))
+
+    return Succeeded(result=created, status=answer.status, correlation_id=correlation_id)
 
 
 def _not_done(held: Held, answer: Answer) -> Outcome:

@@ -84,11 +84,14 @@ def enqueue(
 
 
 def _offer(
-    command: Command,
+    command: object,
     kinds: Mapping[str, Collection[type[Command]]],
     unkeyed: Collection[str],
     reserve: Callable[[], bool],
 ) -> NewCommand:
+    if not isinstance(command, Command):
+        given = FieldProblem(field="", message=f"must be a command such as Capture(...), not {type(command).__name__}")
+        raise InvalidCommand(None, [given])
     taken = kinds.get(command.account)
     if taken is None:
         raise UnknownAccount(command.account, sorted(kinds))

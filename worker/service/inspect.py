@@ -35,9 +35,6 @@ def show(
 
     return {
         **line(command),
-        "target": command.target,
-        "amount": command.amount,
-        "keyed": command.keyed,
         "key_window_left_seconds": None if left is None else round(left.total_seconds(), 3),
         "result": None if command.result is None else dict(command.result),
         "attempts": [
@@ -88,7 +85,9 @@ def line(command: StoredCommand) -> dict[str, Any]:
         "account": command.account,
         "order_id": command.order_id,
         "reference": command.reference,
+        "target": command.target,
         "amount": command.amount,
+        "keyed": command.keyed,
         "state": command.state.value,
         "in_doubt": command.in_doubt,
         "claims": command.claims,

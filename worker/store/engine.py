@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError, TimeoutError as PoolTimeout
 
+from ..domain.errors import PostPurchaseError
 from ..ports import Held, StoreUnavailable
 from .clock import Clock, DatabaseClock
 from .statements import SqlTransaction
@@ -37,6 +38,9 @@ _WRITE_AHEAD_PAUSE = 0.01
 
 #: PostgreSQL's codes for a server that is there but cannot be written to: a standby, before or after a fail-over.
 _AWAY = frozenset({"25006", "25P03", "57P01", "57P02", "57P03"})
+
+#: SQLite's codes for a file that holds something else, or nothing whole.
+_NO_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 #: Option of a transaction that only reads: on SQLite it does not wait for writers.
 _READS_ONLY = "post_purchase_reads_only"
@@ -113,6 +117,10 @@ def _write_ahead(connection: sqlite3.Connection, busy_timeout: timedelta) -> Non
             return
 
 
+class NotADatabase(PostPurchaseError):
+    """The file that database.url names is not an SQLite database."""
+
+
 @contextmanager
 def patience() -> Iterator[None]:
     """Turn errors that pass by themselves into `StoreUnavailable`; let bugs be bugs."""
@@ -121,6 +129,8 @@ def patience() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeout) as error:
         raise StoreUnavailable(_first_line(error)) from error
     except DBAPIError as error:
+        if getattr(error.orig, "sqlite_errorcode", None) in _NO_DATABASE:
+            raise NotADatabase(_first_line(error)) from error
         if error.connection_invalidated:
             raise StoreUnavailable(_first_line(error)) from error
         raise
