@@ -12,8 +12,19 @@ _lock = threading.Lock()
 _services: dict[int, Services] = {}
 
 
+def _renew_lock() -> None:
+    """Give a forked process a lock of its own: a thread that held it in the parent is not there to let it go."""
+    global _lock  # noqa: PLW0603  # one lock for one process
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
 def outbox() -> Services:
     """Return this process's services; a host that forks gets new ones in each process.
+
+    Inherited ones stay referenced and untouched: collecting them would close connections of the parent process.
 
     Raises:
         ConfigurationError: The environment does not say what is needed; the message names what is missing.
@@ -21,7 +32,6 @@ def outbox() -> Services:
     with _lock:
         found = _services.get(os.getpid())
         if found is None:
-            _services.clear()
             # A host only stores commands; credentials are the workers' business.
             found = _services[os.getpid()] = Services(load(require_credentials=False))
 
