@@ -6,7 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,11 @@ def test_honcho_starts_what_the_procfile_names(honcho, until):
     port, log = honcho
 
     def workers():
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/workers?refresh=true", timeout=5) as answer:
-                return b"celery@" in answer.read()
-        except OSError:
-            return False
+        with closing(HTTPConnection("127.0.0.1", port, timeout=5)) as flower:
+            try:
+                flower.request("GET", "/api/workers?refresh=true")
+                return b"celery@" in flower.getresponse().read()
+            except (OSError, HTTPException):
+                return False
 
     until(workers, tell=log.read_text)
