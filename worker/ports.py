@@ -47,12 +47,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A complete or incomplete HTTP answer. Header names are lower case; `complete` is False when it broke off."""
+    """A complete or incomplete HTTP answer. Header names are lower case; `complete` is False when it broke off.
+
+    `was_repeated`: the HTTP library had sent the request before, unasked, on a kept connection that then died. That
+    earlier sending may have been carried out, so a refusal in this answer says nothing about it.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
     complete: bool = True
+    was_repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

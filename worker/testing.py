@@ -52,6 +52,7 @@ class _Exchange:
     sent_at: datetime
     connection: int = 0
     is_reused: bool = False
+    has_been_sent: bool = False
     task: asyncio.Task[wire.Delivery] | None = None
     over: _Over | None = None
 
@@ -169,6 +170,7 @@ class SandboxTransport:
             sent_at=sent_at,
             connection=connection,
             is_reused=kept is not None,
+            has_been_sent=has_been_sent,
             task=self._loop.create_task(self.world.respond(arriving)),
         )
 
@@ -247,7 +249,10 @@ class SandboxTransport:
 
         return _Over(
             at=whole_at,
-            result=_answer(delivery.answer, delivery, is_complete=not delivery.missing_bytes),
+            result=replace(
+                _answer(delivery.answer, delivery, is_complete=not delivery.missing_bytes),
+                was_repeated=exchange.has_been_sent,
+            ),
             is_kept=delivery.ending is wire.Ending.KEEP and exchange.request.repeatable,
         )
 

@@ -258,6 +258,20 @@ def test_a_reply_lost_on_a_kept_connection_is_asked_for_again(line, order_id):
     assert [("capture", 1000)] == effects(line)
 
 
+@pytest.mark.parametrize("fault", ["drop_reply", "reset"])
+def test_an_answer_to_a_repeat_says_that_it_is_one(line, order_id, fault):
+    """The first sending may have been carried out, whatever the second is answered."""
+    plain = line.ask(path=order_id)
+    line.world.fault(fault)
+    line.world.fault("throttle")
+
+    answer = line.capture(order_id, key="the-key")
+    after = line.capture(order_id, key="another")
+
+    assert (429, True) == (answer.status, answer.was_repeated)
+    assert [False, False] == [plain.was_repeated, after.was_repeated]
+
+
 def test_a_reset_on_a_kept_connection_is_asked_for_again(line, order_id):
     """The same holds for a connection that was torn down."""
     line.ask(path=order_id)

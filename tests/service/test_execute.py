@@ -353,6 +353,29 @@ def test_a_refusal_after_doubt_is_not_believed(each_stage):
     assert [("capture", 1000)] == each_stage.effects()
 
 
+@pytest.mark.parametrize(
+    ("fault", "options", "expected"),
+    [
+        ("singular_error", {}, ("escalated", True, 0, ["refused_after_doubt"])),
+        ("throttle", {}, ("pending", True, 0, [])),
+        ("payment_method_failed", {}, ("pending", True, 1, [])),
+        ("status", {"status": 401}, ("escalated", True, 0, ["credentials_refused"])),
+    ],
+    ids=["refused", "429", "not now", "401"],
+)
+def test_a_refusal_of_a_silent_repeat_leaves_it_in_doubt(stage, fault, options, expected):
+    """The library had sent it before, on a kept connection that died: that sending was carried out here."""
+    stage.execute(stage.capture())
+    stage.world.fault("drop_reply")
+    stage.world.fault(fault, **options)
+    command_id = stage.capture(amount=700)
+
+    stage.execute(command_id)
+
+    assert expected == shape(stage, command_id)
+    assert [("capture", 1000), ("capture", 700)] == stage.effects()
+
+
 def test_nothing_is_sent_once_the_key_window_has_closed(each_stage):
     """The provider may have forgotten the key."""
     each_stage.world.fault("status", status=503)

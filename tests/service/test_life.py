@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -69,6 +68,8 @@ FAULTS = [
     ("slow_body", {"seconds": 1.0}),
     ("slow_body", {"seconds": 30.0}),
     ("no_id_header", {"location": False}),
+    ("close_idle", {"executed": True}),
+    ("close_idle", {"executed": False}),
 ]
 
 WAITS = [1, 5, 10, 31, 61, 91, 300, 360, 3_600, 18_000, 22 * 3_600, 30 * 3_600]
@@ -121,18 +122,14 @@ TROUBLES = st.lists(
 
 
 class Checked:
-    """A transport that looks, at each send, whether the order rules let the command go.
-
-    Each request has a connection of its own: libcurl repeats one whose kept connection died, and answers as the
-    scripted ones to such a repeat are not what a provider that honours keys would give.
-    """
+    """A transport that looks, at each send, whether the order rules let the command go."""
 
     def __init__(self, transport, life):
         self._transport, self._life = transport, life
 
     def send(self, tag, request):
         self._life.demand_turn(tag)
-        self._transport.send(tag, replace(request, repeatable=False))
+        self._transport.send(tag, request)
 
     def collect(self, within):
         return self._transport.collect(within)

@@ -277,7 +277,7 @@ class CurlTransport:
 class _Call:
     """One easy handle, used again and again, and what has come in on it."""
 
-    __slots__ = ("chunks", "curl", "lines", "repeatable", "room", "tag")
+    __slots__ = ("chunks", "curl", "lines", "repeatable", "room", "sendings", "tag")
 
     def __init__(self, *, repeatable: bool) -> None:
         self.repeatable = repeatable
@@ -285,10 +285,12 @@ class _Call:
         self.lines: list[bytes] = []
         self.chunks: list[bytes] = []
         self.room = MAX_BODY_BYTES
+        self.sendings = 0
         self.curl: Any = pycurl.Curl()
         self.curl.call = self
         self.curl.setopt(pycurl.HEADERFUNCTION, self.lines.append)
         self.curl.setopt(pycurl.WRITEFUNCTION, self._receive)
+        self.curl.setopt(pycurl.PREREQFUNCTION, self._count)
 
     def load(self, tag: UUID, request: Request, headers: list[str]) -> None:
         self.tag = tag
@@ -301,6 +303,7 @@ class _Call:
         self.curl.setopt(pycurl.CUSTOMREQUEST, request.method)
 
     def clear(self) -> None:
+        self.sendings = 0
         self.lines.clear()
         self.chunks.clear()
         self.room = MAX_BODY_BYTES
@@ -312,7 +315,13 @@ class _Call:
             return None
 
         # libcurl is content with headers that the end of the connection cut off.
-        return Answer(status=status, headers=headers, body=b"".join(self.chunks), complete=complete and has_ended)
+        return Answer(
+            status=status,
+            headers=headers,
+            body=b"".join(self.chunks),
+            complete=complete and has_ended,
+            was_repeated=self.sendings > 1,
+        )
 
     def no_answer(self, error: int, message: str) -> NoAnswer:
         """Say how far a request came that nobody answered."""
@@ -340,6 +349,12 @@ class _Call:
         if not self.curl.getinfo(pycurl.CONNECT_TIME):
             return "connect_failed"
         return "tls_failed"
+
+    def _count(self, *_connection: object) -> int:
+        """Called by libcurl right before it writes the request to a connection, the second time for a repeat."""
+        self.sendings += 1
+
+        return int(pycurl.PREREQFUNC_OK)
 
     def _receive(self, chunk: bytes) -> int | None:
         """Called by libcurl with a piece of the body; returning a number other than its length ends the request."""

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
 import structlog
 
 from ..domain.errors import PostPurchaseError
-from ..domain.ladder import Decision, Policy, decide, hold, refuse_send
+from ..domain.ladder import Decision, Policy, Safety, Standing, decide, hold, refuse_send
 from ..domain.outcome import InDoubt, NotSent, Outcome, Problem
 from ..ports import (
     Account,
@@ -109,6 +109,7 @@ class _Ended:
     held: Held
     outcome: Outcome
     at: float
+    was_repeated: bool = False
 
 
 class _Task:
@@ -265,7 +266,8 @@ class _Task:
         for command_id, answer in self.x.transport.collect(within):
             held = self.sent.pop(command_id, None)
             if held is not None:
-                self._end(held, self._outcome(held, answer))
+                was_repeated = isinstance(answer, Answer) and answer.was_repeated
+                self._end(held, self._outcome(held, answer), was_repeated=was_repeated)
             else:
                 # Sent by a task of this process that died; its lease runs out, and sweep takes over.
                 log.warning("answer.unclaimed", command_id=str(command_id))
@@ -278,17 +280,24 @@ class _Task:
             message = "the worker could not read the answer; its log says why"
             return InDoubt(problem=Problem(code="answer_not_understood", message=message))
 
-    def _end(self, held: Held, outcome: Outcome) -> None:
-        self.ended.append(_Ended(held=held, outcome=outcome, at=self.x.monotonic()))
+    def _end(self, held: Held, outcome: Outcome, *, was_repeated: bool = False) -> None:
+        self.ended.append(_Ended(held=held, outcome=outcome, at=self.x.monotonic(), was_repeated=was_repeated))
         self.counts[outcome.name] += 1
 
     # decide
+
+    def _stood(self, ended: _Ended) -> Standing:
+        """How the command stood when the answer came: in doubt too if the HTTP library had sent it once before."""
+        stood = standing(ended.held, self.x.accounts)
+        is_in_doubt = ended.was_repeated and stood.safety is not Safety.READ
+
+        return replace(stood, in_doubt=True) if is_in_doubt else stood
 
     def _decide(self, ended: _Ended, transaction: Transaction) -> Decided:
         ended_at = transaction.now - timedelta(seconds=self.x.monotonic() - ended.at)
         decision = decide(
             ended.outcome,
-            standing(ended.held, self.x.accounts),
+            self._stood(ended),
             policy(ended.held, self.x.accounts, self.x.fallback),
             ended_at=ended_at,
             chance=self.x.chance(),
