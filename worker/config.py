@@ -301,6 +301,15 @@ class RetrySettings(_Table):
     throttle_cap_seconds: Seconds
 
 
+class ReadBackSettings(_Table):
+    """How the provider is read when it is not known what became of a command."""
+
+    pause_seconds: Seconds
+    absent_seconds: Seconds
+    settle_every_seconds: Seconds
+    settle_within_seconds: Seconds
+
+
 class HttpSettings(_Table):
     """How a provider is called."""
 
@@ -460,6 +469,7 @@ class Settings(_Table):
     database: DatabaseSettings
     broker: BrokerSettings
     retry: RetrySettings
+    read_back: ReadBackSettings
     http: HttpSettings
     lease: LeaseSettings
     dispatch: DispatchSettings
@@ -883,6 +893,24 @@ def _retry_rules(retry: RetrySettings, lease: LeaseSettings) -> Iterator[_Breach
     )
 
 
+def _read_back_rules(read_back: ReadBackSettings, http: HttpSettings) -> Iterator[_Breach]:
+    yield from _order(
+        (("http", "total_timeout_seconds"), http.total_timeout_seconds),
+        (("read_back", "pause_seconds"), read_back.pause_seconds),
+        "a request may still be under way while it is read what became of it",
+    )
+    yield from _order(
+        (("read_back", "pause_seconds"), read_back.pause_seconds),
+        (("read_back", "absent_seconds"), read_back.absent_seconds),
+        "what two readings found must still count when the command is sent again",
+    )
+    yield from _order(
+        (("read_back", "settle_every_seconds"), read_back.settle_every_seconds),
+        (("read_back", "settle_within_seconds"), read_back.settle_within_seconds),
+        "what is pending is read at least once before it is given up",
+    )
+
+
 def _http_rules(http: HttpSettings) -> Iterator[_Breach]:
     yield from _order(
         (("http", "connect_timeout_seconds"), http.connect_timeout_seconds),
@@ -981,6 +1009,7 @@ def _missing_desk_credential(desk: str, field: str, why: str) -> str:
 _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[_Breach]]], ...] = (
     (("http",), _http_rules),
     (("retry", "lease"), _retry_rules),
+    (("read_back", "http"), _read_back_rules),
     (("lease", "http"), _lease_rules),
     (("dispatch", "broker"), _dispatch_rules),
     (("tickets",), _ticket_rules),

@@ -15,10 +15,12 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from .domain.errors import PostPurchaseError
+from .domain.finding import Finding
 from .domain.ladder import Policy, Safety
 from .domain.outcome import Outcome, Problem
+from .domain.read_back import Purpose, ReadBack
 from .domain.state import State, Transition
-from .domain.ticket import AttemptLine, CaseFile, Reason, TicketState
+from .domain.ticket import AttemptLine, CaseFile, ReadingLine, Reason, TicketState
 
 
 class StoreUnavailable(PostPurchaseError):
@@ -98,6 +100,15 @@ class Provider(Protocol):
     def outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome:
         """Say what the answer means."""
 
+    def reads_back(self, kind: str) -> bool:
+        """Say whether what became of a command of this kind can be read."""
+
+    def lookup(self, held: Held) -> Request | None:
+        """Build the read that shows whether the command took effect; None where this one cannot be read back."""
+
+    def finding(self, held: Held, answer: Answer | NoAnswer) -> Finding | Outcome:
+        """Say what a lookup's answer shows of the command; an outcome, never a success, where it shows nothing."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
@@ -112,7 +123,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCommand:
-    """A command to store. `due_at` None means now; `published` that its message follows the commit at once."""
+    """A command to store. `due_at` None means now; `published` that its message follows the commit at once.
+
+    One that amends another has the other's id in `replaces`, and in `turn` the other's place within the order.
+    """
 
     id: UUID
     account: str
@@ -127,6 +141,8 @@ class NewCommand:
     idempotency_key: str
     due_at: datetime | None
     published: bool
+    replaces: UUID | None = None
+    turn: int | None = None
     trace_context: Mapping[str, str] | None = None
 
 
@@ -157,8 +173,11 @@ class StoredCommand:
     in_doubt: bool
     published_until: datetime | None
     replaces: UUID | None
+    turn: int | None
     result: Mapping[str, Any] | None = field(repr=False)
     problem: Problem | None
+    read_back: ReadBack | None
+    absent_at: datetime | None
     trace_context: Mapping[str, str] | None
     created_at: datetime
     finalized_at: datetime | None
@@ -166,7 +185,10 @@ class StoredCommand:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A command whose lease this process holds. `claims` is the fence; `attempt` the number of the open attempt."""
+    """A command whose lease this process holds. `claims` is the fence; `attempt` the number of the open attempt.
+
+    With `read_back` it was claimed for a read, and nothing of it may be sent; `result` is then what is known already.
+    """
 
     id: UUID
     account: str
@@ -184,6 +206,9 @@ class Held:
     first_sent_at: datetime | None
     lease_until: datetime
     problem: Problem | None
+    result: Mapping[str, Any] | None = field(default=None, repr=False)
+    read_back: ReadBack | None = None
+    absent_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,6 +237,17 @@ class Ending:
     held: Held
     outcome: Outcome
     ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one read of a read-back told. `verdict` is a finding's name, or `unread`. `read_at` is database time."""
+
+    held: Held
+    purpose: Purpose
+    verdict: str
+    evidence: str
+    read_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +297,7 @@ class TicketWork:
     tries: int
     commands: tuple[StoredCommand, ...]
     attempts: Mapping[UUID, Sequence[AttemptLine]]
+    readings: Mapping[UUID, Sequence[ReadingLine]]
     total: int
     more: bool
 
@@ -330,6 +367,9 @@ class Transaction(Protocol):
     def close_attempts(self, endings: Sequence[Ending], *, late: bool = False) -> None:
         """Write what came of attempts. `late` marks an answer that arrived after the lease was lost."""
 
+    def note_readings(self, readings: Sequence[Reading]) -> None:
+        """Write what the reads of read-backs told."""
+
     def link_tickets(self, escalations: Sequence[Escalation], *, desk: str) -> Sequence[UUID]:
         """Link each command to exactly one open ticket, opening it where needed; return the tickets touched."""
 
@@ -375,6 +415,9 @@ class Transaction(Protocol):
     def attempts(self, command_ids: Collection[UUID]) -> Mapping[UUID, Sequence[AttemptLine]]:
         """Read the attempts of commands in order; a late answer follows the attempt it belongs to."""
 
+    def readings(self, command_ids: Collection[UUID]) -> Mapping[UUID, Sequence[ReadingLine]]:
+        """Read what the read-backs of commands told, oldest first."""
+
     def tickets(self, *, command_id: UUID | None = None, open_only: bool = False, limit: int) -> Sequence[TicketLine]:
         """Read tickets, newest first."""
 
@@ -383,6 +426,9 @@ class Transaction(Protocol):
 
     def counts(self) -> Sequence[tuple[str, State, bool, int, int]]:
         """Count commands by (account, state, in doubt); with the sum of their amounts in minor units."""
+
+    def first_sends_in_doubt(self) -> Mapping[str, datetime]:
+        """When, by account, the longest-known command in doubt was first sent under its key: that key ends first."""
 
     def oldest_due_at(self) -> datetime | None:
         """When the longest-waiting due command became due: the age that tells whether anybody works."""

@@ -184,7 +184,15 @@ class Services:
 
     def operator(self, *, by: str, why: str) -> Operator:
         """Act for a named operator who gives a reason."""
-        return Operator(store=self.store, publisher=self.publisher, accounts=self.accounts, by=by, why=why)
+        return Operator(
+            store=self.store,
+            publisher=self.publisher,
+            accounts=self.accounts,
+            kinds=self._kinds,
+            unkeyed=self._unkeyed,
+            by=by,
+            why=why,
+        )
 
     def enqueue(self, connection_or_session: Connection | Session | Any, commands: Sequence[Command]) -> list[Enqueued]:
         """Store commands in the caller's transaction and publish them after its outermost commit."""
@@ -284,7 +292,7 @@ class Services:
         )
 
     def _policy(self, key_window_seconds: float | None) -> Policy:
-        retry = self.settings.retry
+        retry, read_back = self.settings.retry, self.settings.read_back
 
         return Policy(
             ladder=tuple(timedelta(seconds=each) for each in retry.ladder_seconds),
@@ -292,6 +300,10 @@ class Services:
             key_margin=timedelta(seconds=retry.key_margin_seconds),
             throttle_base=timedelta(seconds=retry.throttle_base_seconds),
             throttle_cap=timedelta(seconds=retry.throttle_cap_seconds),
+            read_pause=timedelta(seconds=read_back.pause_seconds),
+            absence_lifetime=timedelta(seconds=read_back.absent_seconds),
+            settle_every=timedelta(seconds=read_back.settle_every_seconds),
+            settle_within=timedelta(seconds=read_back.settle_within_seconds),
         )
 
     def _executor(self) -> Executor:

@@ -31,11 +31,11 @@ UNLAWFUL_COMMANDS = {
     "a send without its time": (State.SUCCEEDED, {"first_sent_at": None}),
     "no moment at which it is due": (State.PENDING, {"due_at": None}),
     "no key": (State.PENDING, {"idempotency_key": None}),
+    "a read-back of what is final": (State.SUCCEEDED, {"read_back": {"purpose": "ticket"}}),
 }
 
 #: Columns of a ticket that no step of its life would write together.
 UNLAWFUL_TICKETS = {
-    "a reason nobody knows": {"reason": "bad_weather"},
     "a state nobody knows": {"state": "waiting"},
     "closed without its time": {"state": "closed"},
     "a closing time on an open one": {"closed_at": NOW},
@@ -43,11 +43,12 @@ UNLAWFUL_TICKETS = {
 }
 
 
-def tick(**fields):
+def tick(*, reason="ladder_exhausted", **fields):
     return {
         "id": uuid4(),
         "account": "klarna-eu",
-        "reason": "ladder_exhausted",
+        "reason": reason,
+        "is_incident": reason in SYSTEMIC,
         "state": "unsent",
         "desk": "log",
         "opened_at": NOW,

@@ -175,12 +175,15 @@ def stats(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     Counted are commands and their amounts in minor units, by account, state and doubt, and open tickets.
     """
     with invocation(ctx).services() as services, services.store.read() as transaction:
-        counted = inspect.stats(transaction)
+        counted = inspect.stats(transaction, accounts=services.accounts, fallback=services.fallback)
 
     if as_json:
         print_json(counted)
         return
     print_rows(_COUNTS, counted["counts"])
+    for each in counted["key_windows"]:
+        left = duration(each["left_seconds"])
+        print_facts({f"key window left, {each['account']}": left}, title="in doubt")
     waited = {"open tickets": counted["open_tickets"], "oldest due": duration(counted["oldest_due_seconds"])}
     print_facts(waited, title="waiting")
 

@@ -179,7 +179,9 @@ def _skew_and_stats(services: Services) -> tuple[timedelta, dict[str, Any]]:
         there = transaction.now
         after = datetime.now(UTC)
 
-        return there - (before + (after - before) / 2), inspect.stats(transaction)
+        counted = inspect.stats(transaction, accounts=services.accounts, fallback=services.fallback)
+
+        return there - (before + (after - before) / 2), counted
 
 
 # --- the broker and who listens to it ----------------------------------------------------------------------

@@ -43,3 +43,9 @@ class Ambiguous:
 
 #: `evidence` is one or two sentences for a person: what was looked for, what is there, where; no personal data.
 Finding = Done | Absent | Ambiguous
+
+#: The name of what a read told that told nothing.
+UNREAD = "unread"
+
+#: The stored names.
+VERDICTS: tuple[str, ...] = (*(kind.name for kind in (Done, Absent, Ambiguous)), UNREAD)

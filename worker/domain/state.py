@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Any
 
 from .outcome import Problem
+from .read_back import ReadBack
 
 
 class State(StrEnum):
@@ -52,7 +53,9 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
 class Transition:
     """One change of state with every column that belongs to it. Built by the functions below only.
 
-    `due_at` is None except on the way to `pending`. `failures` and `throttles` are the values to store.
+    `due_at` is None except on the way to `pending`. `failures` and `throttles` are the values to store. With
+    `read_back` the next claim reads at the provider and sends nothing. `absent_at` is when the provider was last known
+    to show no effect of the command, with no attempt since.
     """
 
     to: State
@@ -62,6 +65,8 @@ class Transition:
     due_at: datetime | None = None
     result: Mapping[str, Any] | None = field(default=None, repr=False)
     problem: Problem | None = None
+    read_back: ReadBack | None = None
+    absent_at: datetime | None = None
     finalized: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,12 +83,47 @@ def reject(*, failures: int, problem: Problem) -> Transition:
     return Transition(to=State.REJECTED, failures=failures, problem=problem)
 
 
-def retry_at(due_at: datetime, *, failures: int, in_doubt: bool, problem: Problem) -> Transition:
+def retry_at(
+    due_at: datetime, *, failures: int, in_doubt: bool, problem: Problem | None, absent_at: datetime | None = None
+) -> Transition:
     """A failed attempt: wait for the next rung."""
-    return Transition(to=State.PENDING, failures=failures, in_doubt=in_doubt, due_at=due_at, problem=problem)
+    return Transition(
+        to=State.PENDING, failures=failures, in_doubt=in_doubt, due_at=due_at, problem=problem, absent_at=absent_at
+    )
 
 
-def defer_until(due_at: datetime, *, failures: int, throttles: int, in_doubt: bool, problem: Problem) -> Transition:
+def read_back_at(
+    due_at: datetime,
+    *,
+    failures: int,
+    in_doubt: bool,
+    problem: Problem | None,
+    read_back: ReadBack,
+    result: Mapping[str, Any] | None = None,
+) -> Transition:
+    """Nothing more is sent before the provider's present state has been read; with `result` if it is done already."""
+    return Transition(
+        to=State.PENDING,
+        failures=failures,
+        in_doubt=in_doubt,
+        due_at=due_at,
+        result=result,
+        problem=problem,
+        read_back=read_back,
+    )
+
+
+def defer_until(
+    due_at: datetime,
+    *,
+    failures: int,
+    throttles: int,
+    in_doubt: bool,
+    problem: Problem | None,
+    result: Mapping[str, Any] | None = None,
+    read_back: ReadBack | None = None,
+    absent_at: datetime | None = None,
+) -> Transition:
     """The provider's quota is used up: wait without climbing a rung."""
     return Transition(
         to=State.PENDING,
@@ -91,12 +131,23 @@ def defer_until(due_at: datetime, *, failures: int, throttles: int, in_doubt: bo
         throttles=throttles,
         in_doubt=in_doubt,
         due_at=due_at,
+        result=result,
         problem=problem,
+        read_back=read_back,
+        absent_at=absent_at,
     )
 
 
 def hand_back(
-    due_at: datetime, *, failures: int, throttles: int, in_doubt: bool, problem: Problem | None
+    due_at: datetime,
+    *,
+    failures: int,
+    throttles: int,
+    in_doubt: bool,
+    problem: Problem | None,
+    result: Mapping[str, Any] | None = None,
+    read_back: ReadBack | None = None,
+    absent_at: datetime | None = None,
 ) -> Transition:
     """Claimed but never sent: as if it had not been claimed, whoever comes next may have it."""
     return Transition(
@@ -105,18 +156,27 @@ def hand_back(
         throttles=throttles,
         in_doubt=in_doubt,
         due_at=due_at,
+        result=result,
         problem=problem,
+        read_back=read_back,
+        absent_at=absent_at,
     )
 
 
-def escalate(*, failures: int, in_doubt: bool, problem: Problem | None) -> Transition:
+def escalate(
+    *, failures: int, in_doubt: bool, problem: Problem | None, absent_at: datetime | None = None
+) -> Transition:
     """The machine must not go on: a person decides."""
-    return Transition(to=State.ESCALATED, failures=failures, in_doubt=in_doubt, problem=problem)
+    return Transition(to=State.ESCALATED, failures=failures, in_doubt=in_doubt, problem=problem, absent_at=absent_at)
 
 
-def start_over(due_at: datetime, *, in_doubt: bool, problem: Problem | None) -> Transition:
+def start_over(
+    due_at: datetime, *, in_doubt: bool, problem: Problem | None, absent_at: datetime | None = None
+) -> Transition:
     """An operator sends an escalated command up the ladder again, from its first rung."""
-    return Transition(to=State.PENDING, failures=0, in_doubt=in_doubt, due_at=due_at, problem=problem)
+    return Transition(
+        to=State.PENDING, failures=0, in_doubt=in_doubt, due_at=due_at, problem=problem, absent_at=absent_at
+    )
 
 
 def resolve(*, failures: int, result: Mapping[str, Any], problem: Problem | None) -> Transition:

@@ -25,6 +25,8 @@ class Reason(StrEnum):
     KEY_WINDOW_CLOSED = "key_window_closed"  # the provider no longer honours the key
     NOT_SAFE_TO_RETRY = "not_safe_to_retry"  # sent without a key, fate unknown or not sent
     CREDENTIALS_REFUSED = "credentials_refused"  # 401 for the whole account
+    KEYS_NOT_ENABLED = "keys_not_enabled"  # a repeat's answer does not name its key
+    NOT_SETTLED = "not_settled"  # done, but it came to nothing afterwards, or nobody can tell
 
 
 #: Reasons whose cause lies outside one command: one open incident per account and reason.
@@ -34,6 +36,7 @@ SYSTEMIC = frozenset(
         Reason.KEY_WINDOW_CLOSED,
         Reason.NOT_SAFE_TO_RETRY,
         Reason.CREDENTIALS_REFUSED,
+        Reason.KEYS_NOT_ENABLED,
     }
 )
 
@@ -45,6 +48,8 @@ HEADLINE: Mapping[Reason, str] = {
     Reason.KEY_WINDOW_CLOSED: "The provider no longer honours the idempotency key",
     Reason.NOT_SAFE_TO_RETRY: "A command without a key failed and must not be repeated blindly",
     Reason.CREDENTIALS_REFUSED: "The provider refuses the account's credentials",
+    Reason.KEYS_NOT_ENABLED: "Keys are not enabled for this account",
+    Reason.NOT_SETTLED: "A pending refund has come to nothing, or was never settled",
 }
 
 #: What a person can safely do, in the order in which to do it.
@@ -55,8 +60,9 @@ NEXT_STEPS: Mapping[Reason, tuple[str, ...]] = {
         "Close this ticket with: post-purchase resolve ID --by NAME --reason TEXT",
     ),
     Reason.REFUSED_AFTER_DOUBT: (
-        "Look the order up at the provider: an earlier attempt may have been carried out.",
+        "Look the order up at the provider: an earlier attempt may have been carried out, and no reading could tell.",
         "Done there: post-purchase resolve ID --by NAME --reason TEXT",
+        "To read again: post-purchase recheck ID --by NAME --reason TEXT",
         "Not done there and not wanted: post-purchase cancel ID --by NAME --reason TEXT",
     ),
     Reason.LADDER_EXHAUSTED: (
@@ -66,18 +72,34 @@ NEXT_STEPS: Mapping[Reason, tuple[str, ...]] = {
         "Not wanted any more: post-purchase cancel ID --by NAME --reason TEXT",
     ),
     Reason.KEY_WINDOW_CLOSED: (
-        "Look the order up at the provider; sending again could move money twice, so the worker refuses to.",
+        "Read what is there: post-purchase recheck ID --by NAME --reason TEXT",
+        "The worker refuses to send again until two readings found it absent: money could move twice.",
         "Done there: post-purchase resolve ID --by NAME --reason TEXT",
-        "Not done there: post-purchase cancel ID --by NAME --reason TEXT, then enqueue it under a new reference",
+        "Found absent: post-purchase retry ID --by NAME --reason TEXT within the hour, or amend it",
+        "Looked up by hand and not done: post-purchase cancel ID --by NAME --reason TEXT, then enqueue it anew",
     ),
     Reason.NOT_SAFE_TO_RETRY: (
-        "Look the order up at the provider: the command was sent without a key, so it is never sent twice.",
+        "Read what is there: post-purchase recheck ID --by NAME --reason TEXT",
+        "It was sent without a key, so the worker refuses to send it again until two readings found it absent.",
         "Done there: post-purchase resolve ID --by NAME --reason TEXT",
-        "Not done there: post-purchase cancel ID --by NAME --reason TEXT, then enqueue it under a new reference",
+        "Found absent: post-purchase retry ID --by NAME --reason TEXT, or amend it",
+        "Looked up by hand and not done: post-purchase cancel ID --by NAME --reason TEXT, then enqueue it anew",
     ),
     Reason.CREDENTIALS_REFUSED: (
         "Check the account's user name, password, region and environment, and restart the workers with new ones.",
         "Then: post-purchase retry ID --by NAME --reason TEXT",
+    ),
+    Reason.KEYS_NOT_ENABLED: (
+        "Each command below was repeated under its key, and the answer did not name the key.",
+        "Look each one up: either the first sending never arrived, or the keys are ignored and it was done twice.",
+        "Have the provider enable keys for the account; until then set keyed = false for it and restart the workers.",
+        "Close each one with: post-purchase resolve ID --by NAME --reason TEXT",
+    ),
+    Reason.NOT_SETTLED: (
+        "Look the refund up at the provider: it was accepted as pending, and is not shown as paid.",
+        "Paid there: post-purchase resolve ID --by NAME --reason TEXT",
+        "To read again: post-purchase recheck ID --by NAME --reason TEXT",
+        "Gone there: post-purchase cancel ID --by NAME --reason TEXT, then enqueue it under a new reference",
     ),
 }
 
@@ -108,6 +130,16 @@ class AttemptLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingLine:
+    """One read of a read-back, as it is shown. `verdict` is a finding's name, or `unread`: it told nothing."""
+
+    purpose: str
+    verdict: str
+    evidence: str
+    read_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One command of a ticket: what was asked, what was tried and how it stands.
 
@@ -127,6 +159,7 @@ class Case:
     key_window_left: timedelta | None
     problem: Problem | None
     attempts: tuple[AttemptLine, ...]
+    readings: tuple[ReadingLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

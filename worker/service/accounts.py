@@ -17,16 +17,19 @@ def standing(command: Held | StoredCommand, accounts: Mapping[str, Account]) -> 
     """Say how a command stands, as far as a decision needs it."""
     account = accounts.get(command.account)
     if account is None:
-        safety = safety_without_provider(keyed=command.keyed)
+        safety, readable = safety_without_provider(keyed=command.keyed), False
     else:
         safety = account.provider.safety(command.kind, keyed=command.keyed)
+        readable = account.provider.reads_back(command.kind)
 
     return Standing(
         safety=safety,
+        readable=readable,
         failures=command.failures,
         throttles=command.throttles,
         in_doubt=command.in_doubt,
         first_sent_at=command.first_sent_at,
+        absent_at=command.absent_at,
     )
 
 

@@ -18,6 +18,9 @@ from ..domain.errors import CommandClosed, FieldProblem, IdempotencyConflict, In
 from ..domain.state import State
 from ..ports import NewCommand, StoredCommand, Transaction
 
+#: A command that amends another is known by the other's id. It never changes: keys are derived from it.
+_AMENDS = "amends:"
+
 #: States in which a key's command has ended without effect.
 _CLOSED = frozenset({State.REJECTED, State.CANCELLED})
 
@@ -48,6 +51,7 @@ def enqueue(
     unkeyed: Collection[str],
     published_for: timedelta,
     reserve: Callable[[], bool],
+    replaces: StoredCommand | None = None,
 ) -> list[Enqueued]:
     """Store commands in the given order; all of them or none.
 
@@ -58,6 +62,7 @@ def enqueue(
         unkeyed: Accounts whose provider honours no key; their commands are stored unkeyed, whatever they ask for.
         published_for: How long dispatch leaves a command alone whose message follows the commit.
         reserve: Asked once per command; True when its message will follow the commit at once.
+        replaces: The command that the given one amends: its key is then derived from that, not from the reference.
 
     Raises:
         UnknownAccount: A command names an account that is not configured.
@@ -65,7 +70,7 @@ def enqueue(
         IdempotencyConflict: A key is stored with another payload, or twice in this call.
         CommandClosed: A key's command was rejected or cancelled.
     """
-    offered = [_offer(command, kinds, unkeyed, reserve) for command in commands]
+    offered = [_offer(command, kinds, unkeyed, reserve, replaces) for command in commands]
     first: dict[tuple[str, str], NewCommand] = {}
     for each in offered:
         earlier = first.setdefault((each.account, each.idempotency_key), each)
@@ -88,6 +93,7 @@ def _offer(
     kinds: Mapping[str, Collection[type[Command]]],
     unkeyed: Collection[str],
     reserve: Callable[[], bool],
+    replaces: StoredCommand | None,
 ) -> NewCommand:
     if not isinstance(command, Command):
         given = FieldProblem(field="", message=f"must be a command such as Capture(...), not {type(command).__name__}")
@@ -100,13 +106,14 @@ def _offer(
         raise InvalidCommand(command.kind, [FieldProblem(field="kind", message=message)])
 
     command_id = key.new_id()
+    named = command.reference or str(command_id)
     idempotency_key = str(
         key.idempotency_key(
             account=command.account,
             kind=command.kind,
             order_id=command.order_id,
             target=command.target,
-            reference=command.reference or str(command_id),
+            reference=named if replaces is None else f"{_AMENDS}{replaces.id}",
         )
     )
     payload = command.payload(idempotency_key)
@@ -124,6 +131,8 @@ def _offer(
         # Of what the caller asked for, not of the account's setting: when that changes, a repeat is a repeat still.
         fingerprint=key.fingerprint(payload, keyed=command.keyed),
         idempotency_key=idempotency_key,
+        replaces=None if replaces is None else replaces.id,
+        turn=None if replaces is None else replaces.turn or replaces.seq,
         due_at=command.due_at,
         published=command.due_at is None and reserve(),
     )

@@ -102,6 +102,7 @@ class Escalator:
             key_window_left=key_window_left(command, self.accounts, self.fallback, now=now),
             problem=command.problem,
             attempts=tuple(work.attempts[command.id]),
+            readings=tuple(work.readings[command.id]),
         )
 
     def _postpone(self, work: TicketWork, problem: str) -> str:

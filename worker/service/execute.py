@@ -2,8 +2,9 @@
 
 Decides the order of the steps and what a task does while a backlog lasts: it stays and refills its window of calls
 in flight with further due rows until none is left or its time is up, so that a slow answer never idles the other
-slots. Leaves meanings to providers, consequences to `domain.ladder`, guards to the store. A batch of one is the same
-code. No remote call happens inside a transaction: the claim is committed, then the intent, then the call is made,
+slots. A command with a read-back is read about, in the same flow, and not sent. Leaves meanings to providers,
+consequences to `domain.ladder` and, for reads, to `reconcile`, guards to the store. A batch of one is the same code. No
+remote call happens inside a transaction: the claim is committed, then the intent, then the call is made,
 then its decision is committed.
 """
 
@@ -12,14 +13,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
 
 from ..domain.errors import PostPurchaseError
+from ..domain.finding import Absent, Ambiguous, Done, Finding
 from ..domain.ladder import Decision, Policy, Safety, Standing, decide, hold, refuse_send
 from ..domain.outcome import InDoubt, NotSent, Outcome, Problem
+from ..domain.read_back import ReadBack
 from ..ports import (
     Account,
     Answer,
@@ -35,6 +38,7 @@ from ..ports import (
 )
 from .accounts import policy, standing
 from .handout import hand_out
+from .reconcile import judged, lookup
 from .record import Decided, Recorded, announce, hand_back, record
 
 log = structlog.get_logger(__name__)
@@ -104,10 +108,10 @@ class Executor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ended:
-    """An attempt whose outcome is known; `at` is this process's own monotonic time, in seconds."""
+    """A call that has ended; `at` is this process's own monotonic time, in seconds. A read may have found something."""
 
     held: Held
-    outcome: Outcome
+    outcome: Outcome | Finding
     at: float
     was_repeated: bool = False
 
@@ -179,12 +183,15 @@ class _Task:
     # admit
 
     def _begin(self, held: Sequence[Held]) -> None:
-        """Write the intents, then send; what must not be sent is handed back or goes to a person."""
+        """Write the intents, then send; what must not be sent is handed back, read about or goes to a person."""
         requests = {each.id: self._request(each) for each in held}
         try:
             with self.x.store.begin() as transaction:
                 kept = self._admit(transaction, held, requests)
-                opened = transaction.open_attempts([each for each in held if each.id not in kept], holder=self.x.holder)
+                free = [each for each in held if each.id not in kept]
+                opened = transaction.open_attempts(
+                    [each for each in free if each.read_back is None], holder=self.x.holder
+                )
                 recorded = record(transaction, list(kept.values()), desk=self.x.desk)
         except StoreUnavailable as error:
             # Nothing was sent. The leases run out, and sweep hands the commands back.
@@ -192,27 +199,28 @@ class _Task:
             return
 
         self._follow_up(list(kept.values()), recorded)
-        for each in opened:
+        for each in [*opened, *(each for each in free if each.read_back is not None)]:
             self._send(each, requests[each.id])
 
     def _admit(
-        self, transaction: Transaction, held: Sequence[Held], requests: Mapping[UUID, Request | NotSent]
+        self, transaction: Transaction, held: Sequence[Held], requests: Mapping[UUID, Request | NotSent | Ambiguous]
     ) -> dict[UUID, Decided]:
         """Decide, right before the send, which commands are not sent: their decisions by id."""
-        now = transaction.now
         kept: dict[UUID, Decided] = {}
         for each in held:
-            decision = self._refusal(each, requests[each.id], transaction)
-            if decision is not None:
-                kept[each.id] = Decided(held=each, decision=decision, outcome=None, ended_at=now)
+            request = requests[each.id]
+            if each.read_back is not None and not isinstance(request, Request):
+                kept[each.id] = self._judged(each, each.read_back, request, transaction.now)
+            elif (decision := self._refusal(each, request, transaction)) is not None:
+                kept[each.id] = Decided(held=each, decision=decision, outcome=None, ended_at=transaction.now)
 
         return kept
 
-    def _refusal(self, held: Held, request: Request | NotSent, transaction: Transaction) -> Decision | None:
+    def _refusal(self, held: Held, request: Request | NotSent | Ambiguous, transaction: Transaction) -> Decision | None:
         stands, waits = standing(held, self.x.accounts), policy(held, self.x.accounts, self.x.fallback)
-        reason = refuse_send(stands, waits, now=transaction.now)
+        reason = refuse_send(stands, waits, now=transaction.now) if held.read_back is None else None
         if reason is not None:
-            return hold(stands, reason, problem=held.problem)
+            return hold(stands, waits, reason, problem=held.problem, at=transaction.now)
         if isinstance(request, NotSent):
             return decide(request, stands, waits, ended_at=transaction.now, chance=self.x.chance())
         if not self._has_time(held):
@@ -226,19 +234,19 @@ class _Task:
 
     # call
 
-    def _request(self, held: Held) -> Request | NotSent:
+    def _request(self, held: Held) -> Request | NotSent | Ambiguous:
         account = self.x.accounts.get(held.account)
         if account is None:
             message = f"account {held.account!r} is not configured in this worker"
             return NotSent(problem=Problem(code="account_not_configured", message=message))
         try:
-            return account.provider.request(held)
+            return account.provider.request(held) if held.read_back is None else lookup(held, account)
         except Exception:
             log.exception("request.not_built", command_id=str(held.id), kind=held.kind)
             message = "the worker could not build the request; its log says why"
             return NotSent(problem=Problem(code="request_not_built", message=message))
 
-    def _send(self, held: Held, request: Request | NotSent) -> None:
+    def _send(self, held: Held, request: Request | NotSent | Ambiguous) -> None:
         assert isinstance(request, Request)  # noqa: S101  # what could not be built was not admitted
         if not self._has_time(held):
             message = "this process stood still between its intent and the call; nothing was sent"
@@ -272,15 +280,16 @@ class _Task:
                 # Sent by a task of this process that died; its lease runs out, and sweep takes over.
                 log.warning("answer.unclaimed", command_id=str(command_id))
 
-    def _outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome:
+    def _outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome | Finding:
+        provider = self.x.accounts[held.account].provider
         try:
-            return self.x.accounts[held.account].provider.outcome(held, answer)
+            return provider.outcome(held, answer) if held.read_back is None else provider.finding(held, answer)
         except Exception:
             log.exception("answer.not_understood", command_id=str(held.id), kind=held.kind)
             message = "the worker could not read the answer; its log says why"
             return InDoubt(problem=Problem(code="answer_not_understood", message=message))
 
-    def _end(self, held: Held, outcome: Outcome, *, was_repeated: bool = False) -> None:
+    def _end(self, held: Held, outcome: Outcome | Finding, *, was_repeated: bool = False) -> None:
         self.ended.append(_Ended(held=held, outcome=outcome, at=self.x.monotonic(), was_repeated=was_repeated))
         self.counts[outcome.name] += 1
 
@@ -295,22 +304,33 @@ class _Task:
 
     def _decide(self, ended: _Ended, transaction: Transaction) -> Decided:
         ended_at = transaction.now - timedelta(seconds=self.x.monotonic() - ended.at)
-        decision = decide(
-            ended.outcome,
-            self._stood(ended),
-            policy(ended.held, self.x.accounts, self.x.fallback),
-            ended_at=ended_at,
-            chance=self.x.chance(),
-        )
-        due_at = decision.transition.due_at
-        soon = due_at is not None and due_at - transaction.now <= self.limits.horizon and self.x.publisher.may_hold()
+        if ended.held.read_back is not None:
+            decided = self._judged(ended.held, ended.held.read_back, ended.outcome, ended_at)
+        else:
+            assert not isinstance(ended.outcome, Done | Absent | Ambiguous)  # noqa: S101  # only a read finds something
+            decision = decide(
+                ended.outcome,
+                self._stood(ended),
+                policy(ended.held, self.x.accounts, self.x.fallback),
+                ended_at=ended_at,
+                chance=self.x.chance(),
+            )
+            decided = Decided(held=ended.held, decision=decision, outcome=ended.outcome, ended_at=ended_at)
+        due_at = decided.decision.transition.due_at
+        if due_at is None or due_at - transaction.now > self.limits.horizon or not self.x.publisher.may_hold():
+            return decided
 
-        return Decided(
-            held=ended.held,
-            decision=decision,
-            outcome=ended.outcome,
-            ended_at=ended_at,
-            published_until=due_at + self.limits.published_for if due_at is not None and soon else None,
+        return replace(decided, published_until=due_at + self.limits.published_for)
+
+    def _judged(self, held: Held, read_back: ReadBack, found: Outcome | Finding, read_at: datetime) -> Decided:
+        return judged(
+            held,
+            read_back,
+            found,
+            read_at=read_at,
+            accounts=self.x.accounts,
+            fallback=self.x.fallback,
+            chance=self.x.chance(),
         )
 
     # record

@@ -6,13 +6,13 @@ shown: they may hold addresses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from ..domain.errors import CommandNotFound
-from ..domain.ladder import Policy
+from ..domain.ladder import Policy, key_end
 from ..ports import Account, StoredCommand, Transaction
 from .accounts import key_window_left
 
@@ -49,6 +49,15 @@ def show(
                 "late": each.late,
             }
             for each in transaction.attempts([command_id])[command_id]
+        ],
+        "readings": [
+            {
+                "purpose": each.purpose,
+                "verdict": each.verdict,
+                "evidence": each.evidence,
+                "read_at": _text(each.read_at),
+            }
+            for each in transaction.readings([command_id])[command_id]
         ],
         "tickets": [
             {
@@ -90,6 +99,9 @@ def line(command: StoredCommand) -> dict[str, Any]:
         "keyed": command.keyed,
         "state": command.state.value,
         "in_doubt": command.in_doubt,
+        "read_back": None if command.read_back is None else command.read_back.purpose.value,
+        "absent_at": _text(command.absent_at),
+        "replaces": None if command.replaces is None else str(command.replaces),
         "claims": command.claims,
         "attempts_count": command.attempts,
         "failures": command.failures,
@@ -108,8 +120,12 @@ def line(command: StoredCommand) -> dict[str, Any]:
     }
 
 
-def stats(transaction: Transaction) -> dict[str, Any]:
-    """Return counts by account and state, the money in doubt, and how long the oldest due command has waited."""
+def stats(transaction: Transaction, *, accounts: Mapping[str, Account], fallback: Policy) -> dict[str, Any]:
+    """Return counts by account and state, the money in doubt, and how long the oldest due command has waited.
+
+    `key_windows` tells, for each account with a command in doubt under a key, for how long the first of those keys
+    still counts; less than zero once it does not.
+    """
     counts = [
         {"account": account, "state": state.value, "in_doubt": in_doubt, "commands": commands, "amount": amount}
         for account, state, in_doubt, commands, amount in transaction.counts()
@@ -119,9 +135,24 @@ def stats(transaction: Transaction) -> dict[str, Any]:
 
     return {
         "counts": counts,
+        "key_windows": [
+            {
+                "account": account,
+                "left_seconds": round((deadline - transaction.now).total_seconds(), 3),
+            }
+            for account, deadline in _deadlines(transaction, accounts, fallback)
+        ],
         "open_tickets": len(transaction.tickets(open_only=True, limit=10_000)),
         "oldest_due_seconds": round(waited.total_seconds(), 3),
     }
+
+
+def _deadlines(
+    transaction: Transaction, accounts: Mapping[str, Account], fallback: Policy
+) -> Iterator[tuple[str, datetime]]:
+    for name, first_sent_at in sorted(transaction.first_sends_in_doubt().items()):
+        account = accounts.get(name)
+        yield name, key_end(first_sent_at, fallback if account is None else account.policy)
 
 
 def _text(moment: datetime | None) -> str | None:

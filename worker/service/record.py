@@ -6,7 +6,7 @@ in the ledger, marked late, and changes nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -17,20 +17,32 @@ from ..domain import state
 from ..domain.ladder import Decision
 from ..domain.outcome import Outcome, Succeeded
 from ..domain.state import FINAL
-from ..ports import Ending, Escalation, Held, Move, Transaction
+from ..ports import Ending, Escalation, Held, Move, Reading, Transaction
 
 log = structlog.get_logger(__name__)
+
+#: What is logged, by whether it was an attempt (else a read) and whether it was written.
+_EVENT: Mapping[tuple[bool, bool], str] = {
+    (True, True): "attempt.finished",
+    (True, False): "attempt.superseded",
+    (False, True): "reading.finished",
+    (False, False): "reading.superseded",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """A decision for a held command. `outcome` is None where no attempt was made under this claim."""
+    """A decision for a held command. `outcome` is None where no attempt was made under this claim.
+
+    `reading` is what a read told that was made instead of an attempt.
+    """
 
     held: Held
     decision: Decision
     outcome: Outcome | None
     ended_at: datetime
     published_until: datetime | None = None
+    reading: Reading | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +58,14 @@ def hand_back(held: Held, *, at: datetime) -> Decision:
     """Decide on a command that was claimed and not sent: as if it had not been claimed."""
     return Decision(
         transition=state.hand_back(
-            at, failures=held.failures, throttles=held.throttles, in_doubt=held.in_doubt, problem=held.problem
+            at,
+            failures=held.failures,
+            throttles=held.throttles,
+            in_doubt=held.in_doubt,
+            problem=held.problem,
+            result=held.result,
+            read_back=held.read_back,
+            absent_at=held.absent_at,
         )
     )
 
@@ -62,6 +81,7 @@ def record(transaction: Transaction, decided: Sequence[Decided], *, desk: str) -
     superseded = [each for each in decided if each.held.id not in applied]
     transaction.close_attempts(_endings(written))
     transaction.close_attempts(_endings(superseded), late=True)
+    transaction.note_readings([each.reading for each in written if each.reading is not None])
     tickets = transaction.link_tickets(
         [
             Escalation(command_id=each.held.id, account=each.held.account, reason=each.decision.reason)
@@ -86,8 +106,7 @@ def announce(decided: Sequence[Decided], written: Sequence[Decided]) -> None:
     """Log what came of each attempt, after the commit."""
     done = {each.held.id for each in written}
     for each in decided:
-        event = "attempt.finished" if each.held.id in done else "attempt.superseded"
-        log.info(event, **_facts(each))
+        log.info(_EVENT[each.reading is None, each.held.id in done], **_facts(each))
 
 
 def _endings(decided: Sequence[Decided]) -> list[Ending]:
@@ -110,6 +129,7 @@ def _facts(each: Decided) -> dict[str, object]:
         "order_id": each.held.order_id,
         "attempt": each.held.attempt,
         "outcome": None if each.outcome is None else each.outcome.name,
+        **({} if each.reading is None else {"purpose": each.reading.purpose.value, "verdict": each.reading.verdict}),
         "state": each.decision.transition.to.value,
         "reason": None if each.decision.reason is None else each.decision.reason.value,
         "code": None if problem is None else problem.code,

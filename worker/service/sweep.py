@@ -1,8 +1,8 @@
 """Look for what nobody is looking after: leases that ran out, tickets whose desk has not been told.
 
-Decides that an attempt whose lease ran out ended in doubt at `lease_until`, and that a claim without an attempt is
-handed back without a rung. What follows from the doubt is decided where every outcome is (`domain.ladder`). Any
-number of sweeps may run at once.
+Decides that an attempt whose lease ran out ended in doubt at `lease_until`, and not by the hand of the process that
+made it, and that a claim without an attempt, such as one for a read, is handed back without a rung. What follows from
+the doubt is decided where every outcome is (`domain.ladder`). Any number of sweeps may run at once.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class Sweeper:
             policy(expired, self.accounts, self.fallback),
             ended_at=expired.lease_until,
             chance=self.chance(),
+            ended_here=False,
         )
 
         return Decided(held=expired, decision=decision, outcome=outcome, ended_at=expired.lease_until)

@@ -35,9 +35,11 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
+from ..domain.finding import VERDICTS
 from ..domain.outcome import OUTCOMES
+from ..domain.read_back import Purpose
 from ..domain.state import FINAL, UNFINISHED, State
-from ..domain.ticket import SYSTEMIC, Reason, TicketState
+from ..domain.ticket import TicketState
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -86,7 +88,7 @@ metadata = MetaData(
 PENDING = f"state = '{State.PENDING}'"
 EXECUTING = f"state = '{State.EXECUTING}'"
 IS_UNFINISHED = f"state IN ({_words(UNFINISHED)})"
-OPEN_INCIDENT = f"reason IN ({_words(SYSTEMIC)}) AND state <> '{TicketState.CLOSED}'"
+OPEN_INCIDENT = f"is_incident AND state <> '{TicketState.CLOSED}'"
 TICKET_DUE = f"due_at IS NOT NULL AND state <> '{TicketState.CLOSED}'"
 OPEN_LINK = "closed_at IS NULL"
 
@@ -107,6 +109,7 @@ command = Table(
     Column("fingerprint", String(64), nullable=False),  # hash of payload and keyed
     Column("idempotency_key", String(64), nullable=False),
     Column("replaces", Uuid),  # the command this one amends
+    Column("turn", BigInteger),  # the seq of the command it amends, in whose place it stands within the order
     Column("trace_context", _Json),  # the caller's trace, for logs
     Column("created_at", UtcDateTime, nullable=False),
     # Where it stands; moved by transitions only.
@@ -122,6 +125,8 @@ command = Table(
     Column("published_until", UtcDateTime),  # handed to the broker; dispatch leaves it alone until then
     Column("result", _Json),  # what the provider gave: ids, a read's answer
     Column("problem", _Json),  # why the last attempt did not succeed
+    Column("read_back", _Json),  # the next claim reads at the provider and sends nothing; what for, how far it has come
+    Column("absent_at", UtcDateTime),  # when the provider was known to show no effect, with no attempt since
     Column("finalized_at", UtcDateTime),  # set exactly in final states
     UniqueConstraint("account", "idempotency_key"),
     CheckConstraint(f"state IN ({_words(State)})", name="state"),
@@ -131,6 +136,7 @@ command = Table(
     CheckConstraint("attempts <= claims", name="attempts"),
     CheckConstraint("attempts = 0 OR first_sent_at IS NOT NULL", name="first_sent"),
     CheckConstraint(f"NOT (in_doubt AND state IN ({_words(FINAL)}))", name="doubt"),
+    CheckConstraint(f"read_back IS NULL OR state IN ({_words({State.PENDING, State.EXECUTING})})", name="read_back"),
     Index("ix_post_purchase_command_due", "due_at", "seq", postgresql_where=text(PENDING), sqlite_where=text(PENDING)),
     Index(
         "ix_post_purchase_command_lease", "lease_until", postgresql_where=text(EXECUTING), sqlite_where=text(EXECUTING)
@@ -184,12 +190,27 @@ outcome = Table(
     CheckConstraint(f"outcome IN ({_words(OUTCOMES)})", name="outcome"),
 )
 
+#: What the reads of read-backs told. Insert only; a claim reads once.
+reading = Table(
+    "post_purchase_reading",
+    metadata,
+    Column("command_id", Uuid, ForeignKey(command.c.id), primary_key=True),
+    Column("claim", Integer, primary_key=True),  # the fence under which it was read
+    Column("purpose", String(16), nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("read_at", UtcDateTime, nullable=False),
+    CheckConstraint(f"purpose IN ({_words(Purpose)})", name="purpose"),
+    CheckConstraint(f"verdict IN ({_words(VERDICTS)})", name="verdict"),
+)
+
 ticket = Table(
     "post_purchase_ticket",
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("account", String(64), nullable=False),
     Column("reason", String(32), nullable=False),
+    Column("is_incident", Boolean, nullable=False),  # its cause lies outside one command: others join it
     Column("state", String(16), nullable=False),
     Column("desk", String(64), nullable=False),
     Column("external_ref", String(255)),  # the desk's own name for it; set when the desk took it
@@ -200,11 +221,10 @@ ticket = Table(
     Column("tries", Integer, nullable=False),  # failed tellings in a row
     Column("problem", Text),  # why the last telling failed
     Column("closed_at", UtcDateTime),
-    CheckConstraint(f"reason IN ({_words(Reason)})", name="reason"),
     CheckConstraint(f"state IN ({_words(TicketState)})", name="state"),
     CheckConstraint(f"(closed_at IS NOT NULL) = (state = '{TicketState.CLOSED}')", name="closed"),
     CheckConstraint(f"state <> '{TicketState.OPEN}' OR external_ref IS NOT NULL", name="open"),
-    # One open incident per account and systemic reason.
+    # One open incident per account and reason.
     Index(
         "uq_post_purchase_ticket_incident",
         "account",

@@ -20,6 +20,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Delete,
+    FromClause,
     Insert,
     Integer,
     Select,
@@ -46,8 +47,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ..domain.key import new_id
 from ..domain.order_rules import WAITS_FOR
 from ..domain.outcome import Outcome, Problem, Succeeded
+from ..domain.read_back import Purpose, ReadBack
 from ..domain.state import State, Transition
-from ..domain.ticket import SYSTEMIC, AttemptLine, Reason, TicketState
+from ..domain.ticket import SYSTEMIC, AttemptLine, ReadingLine, Reason, TicketState
 from ..ports import (
     Action,
     ActionLine,
@@ -59,6 +61,7 @@ from ..ports import (
     Held,
     Move,
     NewCommand,
+    Reading,
     StoredCommand,
     TicketLine,
     TicketWork,
@@ -76,6 +79,7 @@ from .schema import (
     attempt,
     command,
     outcome,
+    reading,
     ticket,
     ticket_command,
 )
@@ -98,6 +102,9 @@ _HELD_COLUMNS = (
     command.c.first_sent_at,
     command.c.lease_until,
     command.c.problem,
+    command.c.result,
+    command.c.read_back,
+    command.c.absent_at,
 )
 
 #: How much is kept of what a desk said when it did not take a ticket.
@@ -168,6 +175,8 @@ def _is_held_back() -> ColumnElement[bool]:
         )
     )
     unfinished = _unlit(f"other.{IS_UNFINISHED}")
+    # What is only followed until it is settled is done, and holds nobody back.
+    is_settling = other.c.read_back["purpose"].as_string() == literal_column(f"'{Purpose.SETTLEMENT}'")
 
     return exists(
         select(literal_column("1"))
@@ -176,9 +185,17 @@ def _is_held_back() -> ColumnElement[bool]:
             other.c.account == command.c.account,
             other.c.order_id == command.c.order_id,
             unfinished,
-            or_(_unlit(f"other.{EXECUTING}"), and_(other.c.seq < command.c.seq, waits)),
+            or_(
+                _unlit(f"other.{EXECUTING}"),
+                and_(_turn(other) < _turn(command), waits, or_(other.c.read_back.is_(None), ~is_settling)),
+            ),
         )
     )
+
+
+def _turn(of: FromClause) -> ColumnElement[Any]:
+    """A command's place within its order: its own, or that of the command it amends."""
+    return func.coalesce(of.c.turn, of.c.seq)
 
 
 def _pending() -> ColumnElement[bool]:
@@ -189,7 +206,7 @@ def _pending() -> ColumnElement[bool]:
 def _claim(named: bool) -> Update:  # noqa: FBT001  # one of two fixed statements
     """Take the lease on due commands, at most one per order, skipping what others are looking at."""
     wanted = (
-        select(command.c.seq, command.c.account, command.c.order_id)
+        select(command.c.seq, command.c.account, command.c.order_id, _turn(command).label("turn"))
         .where(_pending(), command.c.due_at <= bindparam("now", type_=UtcDateTime()), ~_is_held_back())
         .order_by(command.c.due_at, command.c.seq)
         .limit(bindparam("limit", type_=Integer()))
@@ -202,13 +219,13 @@ def _claim(named: bool) -> Update:  # noqa: FBT001  # one of two fixed statement
         select(
             found.c.seq,
             func.row_number()
-            .over(partition_by=(found.c.account, found.c.order_id), order_by=found.c.seq)
-            .label("turn"),
+            .over(partition_by=(found.c.account, found.c.order_id), order_by=found.c.turn)
+            .label("place"),
         )
         .select_from(found)
         .subquery("turns")
     )
-    chosen = select(turn.c.seq).where(turn.c.turn == literal_column("1"))
+    chosen = select(turn.c.seq).where(turn.c.place == literal_column("1"))
 
     return (
         update(command)
@@ -267,6 +284,8 @@ def _apply(dialect: str) -> Update:
             "published_until": UtcDateTime(),
             "result": _JSON,
             "problem": _JSON,
+            "read_back": _JSON,
+            "absent_at": UtcDateTime(),
             "finalized": Boolean(),
         },
     )
@@ -288,6 +307,8 @@ def _apply(dialect: str) -> Update:
             lease_until=None,
             result=given.c.result,
             problem=given.c.problem,
+            read_back=given.c.read_back,
+            absent_at=given.c.absent_at,
             finalized_at=case((given.c.finalized, bindparam("now", type_=UtcDateTime())), else_=None),
         )
         .returning(command.c.id)
@@ -632,6 +653,16 @@ def _attempts() -> Select[Any]:
     )
 
 
+@cache
+def _readings() -> Select[Any]:
+    """Read what read-backs told."""
+    return (
+        select(reading.c.command_id, reading.c.purpose, reading.c.verdict, reading.c.evidence, reading.c.read_at)
+        .where(reading.c.command_id.in_(bindparam("ids", expanding=True)))
+        .order_by(reading.c.command_id, reading.c.claim)
+    )
+
+
 class SqlTransaction:
     """One transaction; implements `ports.Transaction` on an open connection. The caller commits."""
 
@@ -748,6 +779,24 @@ class SqlTransaction:
             if (row["command_id"], row["number"], row["outcome"], row["correlation_id"]) not in known
         ]
 
+    def note_readings(self, readings: Sequence[Reading]) -> None:
+        """Write what the reads of read-backs told."""
+        if readings:
+            self._connection.execute(
+                insert(reading),
+                [
+                    {
+                        "command_id": each.held.id,
+                        "claim": each.held.claims,
+                        "purpose": each.purpose.value,
+                        "verdict": each.verdict,
+                        "evidence": each.evidence,
+                        "read_at": each.read_at,
+                    }
+                    for each in readings
+                ],
+            )
+
     def link_tickets(self, escalations: Sequence[Escalation], *, desk: str) -> Sequence[UUID]:
         """Link each command to exactly one open ticket, opening it where needed; return the tickets touched."""
         if not escalations:
@@ -801,6 +850,7 @@ class SqlTransaction:
             "id": new_id(),
             "account": escalation.account,
             "reason": escalation.reason.value,
+            "is_incident": escalation.reason in SYSTEMIC,
             "state": TicketState.UNSENT.value,
             "desk": desk,
             "opened_at": self.now,
@@ -882,6 +932,7 @@ class SqlTransaction:
             tries=found.tries,
             commands=commands,
             attempts=self.attempts([each.id for each in commands]),
+            readings=self.readings([each.id for each in commands]),
             total=self._connection.scalar(_open_links(), {"ticket_id": ticket_id}) or 0,
             more=len(rows) > cases,
         )
@@ -937,6 +988,8 @@ class SqlTransaction:
             "published_until": None,
             "result": None if transition.result is None else dict(transition.result),
             "problem": _problem_json(transition.problem),
+            "read_back": _read_back_json(transition.read_back),
+            "absent_at": transition.absent_at,
             "finalized_at": self.now if transition.finalized else None,
         }
         if transition.due_at is not None:
@@ -998,6 +1051,16 @@ class SqlTransaction:
 
         return lines
 
+    def readings(self, command_ids: Collection[UUID]) -> Mapping[UUID, Sequence[ReadingLine]]:
+        """Read what the read-backs of commands told, oldest first."""
+        lines: dict[UUID, list[ReadingLine]] = {each: [] for each in command_ids}
+        if lines:
+            for row in self._connection.execute(_readings(), {"ids": list(lines)}):
+                fields = dict(row._mapping)  # noqa: SLF001  # public in SQLAlchemy
+                lines[fields.pop("command_id")].append(ReadingLine(**fields))
+
+        return lines
+
     def tickets(self, *, command_id: UUID | None = None, open_only: bool = False, limit: int) -> Sequence[TicketLine]:
         """Read tickets, newest first."""
         size = (
@@ -1035,6 +1098,17 @@ class SqlTransaction:
 
         return [(account, State(state), doubt, count, int(total)) for account, state, doubt, count, total in rows]
 
+    def first_sends_in_doubt(self) -> Mapping[str, datetime]:
+        """When, by account, the longest-known command in doubt was first sent under its key: that key ends first."""
+        oldest = func.min(command.c.first_sent_at, type_=UtcDateTime())
+        rows = self._connection.execute(
+            select(command.c.account, oldest)
+            .where(_unlit(f"post_purchase_command.{IS_UNFINISHED}"), command.c.in_doubt, command.c.keyed)
+            .group_by(command.c.account)
+        )
+
+        return {account: moment for account, moment in rows if moment is not None}
+
     def oldest_due_at(self) -> datetime | None:
         """When the longest-waiting due command became due: the age that tells whether anybody works."""
         oldest: datetime | None = self._connection.scalar(
@@ -1062,6 +1136,8 @@ def _new_row(new: NewCommand) -> dict[str, Any]:
         "payload": new.payload,
         "fingerprint": new.fingerprint,
         "idempotency_key": new.idempotency_key,
+        "replaces": new.replaces,
+        "turn": new.turn,
         "trace_context": None if new.trace_context is None else dict(new.trace_context),
         "state": State.PENDING.value,
         "claims": 0,
@@ -1078,6 +1154,7 @@ def _stored(row: Any) -> StoredCommand:
     fields = dict(row._mapping)  # noqa: SLF001  # public in SQLAlchemy
     fields["state"] = State(fields["state"])
     fields["problem"] = _problem(fields["problem"])
+    fields["read_back"] = _read_back(fields["read_back"])
 
     return StoredCommand(**fields)
 
@@ -1100,6 +1177,9 @@ def _held_fields(row: Any) -> dict[str, Any]:
         "first_sent_at": row.first_sent_at,
         "lease_until": row.lease_until,
         "problem": _problem(row.problem),
+        "result": row.result,
+        "read_back": _read_back(row.read_back),
+        "absent_at": row.absent_at,
     }
 
 
@@ -1127,6 +1207,8 @@ def _move_row(move: Move) -> dict[str, Any]:
         "published_until": move.published_until,
         "result": None if transition.result is None else dict(transition.result),
         "problem": _problem_json(transition.problem),
+        "read_back": _read_back_json(transition.read_back),
+        "absent_at": transition.absent_at,
         "finalized": transition.finalized,
     }
 
@@ -1161,6 +1243,25 @@ def _problem_json(problem: Problem | None) -> dict[str, Any] | None:
 
 def _problem(stored: Mapping[str, Any] | None) -> Problem | None:
     return None if stored is None else Problem(**stored)
+
+
+def _read_back_json(read_back: ReadBack | None) -> dict[str, Any] | None:
+    if read_back is None:
+        return None
+
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in asdict(read_back).items()
+        if value is not None
+    }
+
+
+def _read_back(stored: Mapping[str, Any] | None) -> ReadBack | None:
+    if stored is None:
+        return None
+    moments = {name: datetime.fromisoformat(stored[name]) for name in ("resume_at", "until") if name in stored}
+
+    return ReadBack(**{**stored, **moments, "purpose": Purpose(stored["purpose"]), "reason": Reason(stored["reason"])})
 
 
 def _ticket_line(row: Any) -> TicketLine:
