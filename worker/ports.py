@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from .domain.errors import PostPurchaseError
+from .domain.finding import Finding
 from .domain.ladder import Policy, Safety
 from .domain.outcome import Outcome, Problem
 from .domain.state import State, Transition
@@ -97,6 +98,20 @@ class Provider(Protocol):
 
     def outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome:
         """Say what the answer means."""
+
+    def reads_back(self, kind: str) -> bool:
+        """Whether this kind's effect can be looked up at the provider."""
+
+    def lookup(self, held: Held) -> Request | None:
+        """Build the read that shows whether the command took effect; None when this one cannot be read back."""
+
+    def finding(
+        self, held: Held, answer: Answer | NoAnswer, *, result: Mapping[str, Any] | None = None
+    ) -> Finding | Outcome:
+        """Say what a lookup's answer shows; an outcome, never a success, where it shows nothing.
+
+        `result` is what the command's own success gave, where it had one: then its id tells which effect is meant.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

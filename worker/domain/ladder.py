@@ -38,6 +38,7 @@ class Safety(StrEnum):
 
     READ = "read"  # changes nothing: always repeatable
     KEYED = "keyed"  # same key and same bytes, inside the key window
+    UNKEYED_READABLE = "unkeyed-readable"  # unkeyed, but what became of it can be read
     UNKEYED = "unkeyed"  # never repeated blindly
 
 

@@ -28,12 +28,16 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded:
-    """Answered 2xx: the provider did it. `result` holds ids the provider gave, and a read's answer."""
+    """Answered 2xx: the provider did it. `result` holds ids the provider gave, and a read's answer.
+
+    `settled` is False where the provider calls it pending: it counts as done, and can still come to nothing.
+    """
 
     name: ClassVar[str] = "succeeded"
     result: Mapping[str, Any] = field(default_factory=dict, repr=False)
     status: int
     correlation_id: str | None = None
+    settled: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
