@@ -460,6 +460,7 @@ class AccountSettings(_Table):
     password_file: SecretFile | None = None
     key_window_seconds: KeyWindow | None = None
     keyed: Switch = True  # an account is unkeyed only if its provider says so
+    merchant_id: Count | None = None
 
 
 class Settings(_Table):

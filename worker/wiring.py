@@ -416,12 +416,15 @@ def _other_options(url: str) -> dict[str, Any]:
 
 
 def _provider(name: str, account: AccountSettings) -> Provider:
+    own: Mapping[str, Any] = {"merchant_id": account.merchant_id} if account.provider == "bluesnap" else {}
+
     return PROVIDERS[account.provider](
         account=name,
         base_url=account.base_url,
         username=_reveal(account.username),
         password=_reveal(account.password),
         keyed=account.keyed,
+        **own,
     )
 
 

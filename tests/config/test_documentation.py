@@ -94,7 +94,7 @@ def test_no_default_stands_in_the_model():
             f"accounts.<name>.{field}"
             for field in (
                 *("region", "environment", "username", "username_file", "password", "password_file"),
-                *("key_window_seconds", "keyed"),
+                *("key_window_seconds", "keyed", "merchant_id"),
             )
         ),
     } == optional

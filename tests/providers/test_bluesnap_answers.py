@@ -105,14 +105,58 @@ def test_no_answer_to_what_was_sent_is_in_doubt(outcomes_without_answer, code):
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 206, 299])
-@pytest.mark.parametrize("body", [b"", b"{}", b"[1]", HTML, b"{broken", b"<messages/>", b'{"amount": "999.00"}'])
-@pytest.mark.parametrize("complete", [True, False])
-def test_any_2xx_means_that_a_change_was_made(outcomes, status, body, complete):
+@pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b"{broken", b'{"amount": "999.00"}'])
+def test_any_2xx_means_that_a_change_was_made(outcomes, status, body):
     """Calling one a failure would send the money twice; what amount it names decides nothing."""
-    ended = outcomes(CHANGES, status, body=body, complete=complete)
+    ended = outcomes(CHANGES, status, body=body)
 
     assert dict.fromkeys(CHANGES, Succeeded) == {kind: type(each) for kind, each in ended.items()}
     assert {kind: {} for kind in UNPROTECTED} == {kind: ended[kind].result for kind in UNPROTECTED}
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        pytest.param({"headers": {"content-type": "text/html"}, "body": HTML}, "unexplained_200", id="a proxy's page"),
+        pytest.param({"body": b" <html>Maintenance"}, "unexplained_200", id="a page without a type"),
+        pytest.param({"body": b"\xef\xbb\xbf<html>"}, "unexplained_200", id="a page with a byte order mark"),
+        pytest.param({"body": _xml()}, "unexplained_200", id="xml"),
+        pytest.param({"headers": {"content-type": "Text/HTML"}, "body": b"ok"}, "unexplained_200", id="text as html"),
+        pytest.param({"body": b'{"transactionId": "1', "complete": False}, "truncated_200", id="a fragment"),
+        pytest.param({"body": b"", "complete": False}, "truncated_200", id="nothing of what was promised"),
+    ],
+)
+def test_a_change_is_not_done_because_somebody_answered_2xx(outcomes, answer, code):
+    """A maintenance page with status 200 moves no money; a look at the transaction, or the same key, tells."""
+    ended = outcomes(CHANGES, 200, **answer)
+
+    assert dict.fromkeys(CHANGES, InDoubt(problem=Problem(code=code, status=200))) == ended
+
+
+def test_an_empty_success_is_one_whatever_it_calls_itself(outcome):
+    """The server below names a type even where there is no body, as for a pending refund that was called back."""
+    ended = outcome("cancel_pending_refund", 200, headers={"content-type": "text/html"})
+
+    assert isinstance(ended, Succeeded)
+
+
+def test_a_page_or_a_fragment_with_bluesnaps_own_marks_is_a_success(outcome):
+    """The echo of our key, or the place of what was made, comes from nobody else."""
+    echoed = outcome("refund", 200, headers={"idempotency-key": KEY}, idempotency_key=KEY, body=b"{", complete=False)
+    placed = outcome("create_vendor", 201, headers={"location": "/services/2/vendors/8"}, body=HTML)
+
+    assert [Succeeded, Succeeded] == [type(echoed), type(placed)]
+
+
+@pytest.mark.parametrize(
+    ("status", "settled"), [("PENDING", False), ("pending", False), ("SUCCESS", True), ("", True), (None, True)]
+)
+def test_a_pending_refund_is_done_but_not_settled(outcome, status, settled):
+    """It can still come to nothing, so somebody has to follow it; a status that is not named is no failure."""
+    ended = outcome("refund", 200, body={"refundTransactionId": 7, "refundStatus": status})
+
+    assert isinstance(ended, Succeeded)
+    assert ended.settled is settled
 
 
 @pytest.mark.parametrize(
@@ -528,15 +572,12 @@ def test_a_refusal_that_may_be_our_own_success_is_never_believed_after_doubt(out
     ("status", "body"),
     [(502, HTML), (409, b""), (400, _errors(_error("PROCESSING_TIMEOUT"))), (403, HTML), (503, HTML)],
 )
-def test_what_no_key_protects_goes_to_a_person_at_the_first_doubt(bluesnap, outcome, kind, status, body):
+def test_what_no_key_protects_is_looked_up_at_the_first_doubt(bluesnap, outcome, kind, status, body):
     """A second capture could take the money again."""
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    standing = Standing(safety=bluesnap.safety(kind, keyed=True), first_sent_at=now)
+    ended = outcome(kind, status, body=body)
 
-    decision = decide(outcome(kind, status, body=body), standing, POLICY, ended_at=now, chance=0.0)
-
-    assert decision.transition.to is State.ESCALATED
-    assert decision.reason is Reason.NOT_SAFE_TO_RETRY
+    assert isinstance(ended, InDoubt)
+    assert bluesnap.safety(kind, keyed=True) is Safety.UNKEYED_READABLE
 
 
 # --- what a person is told ---------------------------------------------------------------------------------

@@ -108,9 +108,18 @@ def test_a_change_of_an_account_without_keys_is_stored_unkeyed(services):
     kept = stored(made, captured, refund())
 
     assert [False, False] == [each.keyed for each in kept]
-    assert made.accounts["klarna-eu"].provider.safety("capture", keyed=True) is Safety.UNKEYED
-    assert made.accounts["bluesnap-us"].provider.safety("refund", keyed=True) is Safety.UNKEYED
+    assert made.accounts["klarna-eu"].provider.safety("capture", keyed=True) is Safety.UNKEYED_READABLE
+    assert made.accounts["bluesnap-us"].provider.safety("refund", keyed=True) is Safety.UNKEYED_READABLE
     assert made.accounts["bluesnap-us"].provider.safety("read_transaction", keyed=False) is Safety.READ
+
+
+@pytest.mark.parametrize(("merchant_id", "is_found"), [({}, False), ({"accounts.bluesnap-us.merchant_id": 87}, True)])
+def test_a_payment_can_be_read_back_where_the_account_says_its_number(services, merchant_id, is_found):
+    """BlueSnap finds a payment by the caller's name only beside the merchant's own number."""
+    provider = services(**merchant_id).accounts["bluesnap-us"].provider
+
+    assert provider.reads_back("sale") is is_found
+    assert provider.reads_back("capture")
 
 
 def test_a_repeat_is_a_repeat_after_the_accounts_keys_were_switched_off(services):

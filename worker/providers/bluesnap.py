@@ -1,13 +1,15 @@
 """BlueSnap's Payment API: which request each kind of command is, and what each answer means.
 
 Decides method, path, headers and body per kind, and one of the seven outcomes per answer, both by literal tables.
-Leaves the sending to the transport, the repeating to `domain/ladder` and the checking of fields to enqueue.
+Leaves the sending to the transport, the repeating to `domain/ladder`, the checking of fields to enqueue and the
+judgement of what a read-back shows to `bluesnap_lookup`.
 
 BlueSnap looks at a key on POST alone: a PUT or a DELETE is never safe to repeat, whatever is stored of it. A command
-counts as done on any 2xx, a pending refund included, and as refused only where BlueSnap itself said so by the name of
-an error. The number beside the name does not decide: one number stands for many errors. A refusal that may speak of our
-own earlier request (already captured, already refunded, a duplicate) is a refusal here; after an attempt whose fate is
-unknown the ladder believes none. Amounts in an answer decide nothing.
+counts as done on any 2xx, a pending refund included, unless some gateway or login page may have given it. It counts as
+refused only where BlueSnap itself said so by the name of an error. The number beside the name does not decide: one
+number stands for many errors. A refusal that may speak of our own earlier request (already captured, already refunded,
+a duplicate) is a refusal here; after an attempt whose fate is unknown the ladder believes none. Amounts in an answer
+decide nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +19,37 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import unescape
+from typing import Any
 from urllib.parse import unquote
 
-from ..domain.errors import FieldProblem, InvalidCommand, UnknownKind
+from ..domain.errors import FieldProblem, InvalidCommand
+from ..domain.finding import Ambiguous, Finding
 from ..domain.ladder import Safety
-from ..domain.outcome import InDoubt, NotNow, NotSent, Outcome, Problem, Rejected, Succeeded, Throttled, Unauthorized
+from ..domain.outcome import InDoubt, NotNow, Outcome, Problem, Rejected, Succeeded, Throttled
 from ..domain.redact import printable, readable, without
 from ..ports import Answer, Held, NoAnswer, Request
-from .http import basic, json_answer, json_object, segment, user_agent
+from .bluesnap_lookup import LOOKUPS, NAMED_BY_CALLER, find, payment_name
+from .http import (
+    BY_STATUS,
+    DONE,
+    LONGEST_CODE,
+    LONGEST_MESSAGE,
+    LONGEST_RAW_MESSAGE,
+    REFUSED,
+    Failure,
+    basic,
+    content_of,
+    identifier,
+    json_object,
+    may_be_a_strangers,
+    operation_of,
+    segment,
+    unanswered,
+    unexplained,
+    unread,
+    user_agent,
+)
+from .reading import evidence, quoted
 
 KEY_HEADER = "Idempotency-Key"
 VERSION_HEADER = "bluesnap-version"
@@ -108,21 +133,10 @@ LOCATED: Mapping[str, str] = {
     "create_vendor": "vendor_id",
 }
 
-_Failure = type[Rejected | NotNow | Unauthorized | Throttled | InDoubt]
-
-#: Statuses that speak for themselves, whatever the body, and our code where BlueSnap named no error.
-BY_STATUS: Mapping[int, tuple[_Failure, str]] = {
-    401: (Unauthorized, "unauthorized"),
-    408: (InDoubt, "request_timeout"),
-    409: (InDoubt, "conflict"),
-    413: (Rejected, "request_too_large"),
-    429: (Throttled, "too_many_requests"),
-}
-
 _REUSED_KEY = "SAME_IDEMPOTENCY_KEY_WAS_ALREADY_IN_USE_WITH_PREVIOUS_DIFFERENT_REQUEST"
 
 #: Names of errors in other 4xx answers. A name that is not here is a refusal for good.
-BY_ERROR_NAME: Mapping[str, _Failure] = {
+BY_ERROR_NAME: Mapping[str, Failure] = {
     # the processor may have acted
     "BLS_CONNECTION_PROBLEM": InDoubt,
     "PROCESSING_TIMEOUT": InDoubt,
@@ -167,7 +181,7 @@ BY_CODE: Mapping[str, str] = {
 _UNCERTAIN = re.compile(r"TIME_?D?_?OUT|TECHNICAL|CONNECTION|UNAVAILABLE|OFFLINE|SYSTEM_(?:ERROR|FAILURE)")
 
 #: Of several errors in one answer the first of these decides.
-_GRAVEST_FIRST: tuple[_Failure, ...] = (InDoubt, Rejected, NotNow)
+_GRAVEST_FIRST: tuple[Failure, ...] = (InDoubt, Rejected, NotNow)
 
 #: What BlueSnap says when a call was turned away at one of its five thresholds, before it was looked at.
 THRESHOLDS: tuple[str, ...] = (
@@ -179,6 +193,9 @@ THRESHOLDS: tuple[str, ...] = (
 )
 _AT_A_THRESHOLD = frozenset({423, 503})
 
+#: How BlueSnap says that something does not exist, or belongs to somebody else: it does not tell them apart.
+_NOT_YOURS = "not authorized to view"
+
 #: What a person has to know about a key that was in use for something else.
 _EARLIER_REQUEST = (
     "An earlier request under this key may have been executed: read at BlueSnap before anything is sent under a new key"
@@ -187,14 +204,7 @@ _EARLIER_REQUEST = (
 #: What stands at the top of a body and is nobody's secret: it may be quoted back in a message.
 _PLAIN = frozenset({"amount", "cancelSubscriptions", "cardTransactionType", "currency", "taxAmount", "transactionId"})
 
-_DONE = range(200, 300)
-_REFUSED = range(400, 500)
-
 _LONGEST_XML = 65_536
-_LONGEST_RAW_MESSAGE = 2_000
-_LONGEST_MESSAGE = 500
-_LONGEST_CODE = 100
-_LONGEST_ID = 255
 _MOST_ENTRIES = 20
 
 _BARE_LINE = re.compile(r"\s*<xml>([^<>]{1,500})</xml>\s*", re.IGNORECASE)
@@ -216,6 +226,7 @@ class BlueSnap:
     """`ports.Provider` for one account at BlueSnap's Payment API.
 
     `keyed` False says that keys are not enabled for the account; it counts for commands that were stored before, too.
+    `merchant_id` is the account's number at BlueSnap; without it no payment can be found by the caller's name for it.
     """
 
     account: str
@@ -224,6 +235,7 @@ class BlueSnap:
     password: str = field(repr=False)
     keyed: bool = True
     version: str = "3.0"
+    merchant_id: int | None = None
     _services_url: str = field(init=False, repr=False)
     _authorization: str = field(init=False, repr=False)
     _headers: Mapping[str, str] = field(init=False, repr=False)
@@ -248,11 +260,13 @@ class BlueSnap:
             return Safety.UNKEYED
         if operation.is_read:
             return Safety.READ
-        return Safety.KEYED if self._has_key(operation, keyed=keyed) else Safety.UNKEYED
+        if self._has_key(operation, keyed=keyed):
+            return Safety.KEYED
+        return Safety.UNKEYED_READABLE if self.reads_back(kind) else Safety.UNKEYED
 
     def request(self, held: Held) -> Request:
         """Build the request: the same bytes and, where one counts, the same key on every attempt."""
-        operation = _known(held.kind)
+        operation = operation_of(held.kind, OPERATIONS)
         headers = dict(self._headers)
         has_key = self._has_key(operation, keyed=held.keyed)
         if has_key:
@@ -270,34 +284,70 @@ class BlueSnap:
     def outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome:
         """Say what the answer means."""
         match answer:
-            case NoAnswer(sent=False):
-                return NotSent(problem=Problem(code=answer.code, message=readable(answer.message, _LONGEST_MESSAGE)))
             case NoAnswer():
-                return InDoubt(problem=Problem(code=answer.code, message=readable(answer.message, _LONGEST_MESSAGE)))
-            case Answer(status=status) if status in _DONE and _known(held.kind).is_read:
+                return unanswered(answer)
+            case Answer(status=status) if status in DONE and operation_of(held.kind, OPERATIONS).is_read:
                 return _read(held, answer)
-            case Answer(status=status) if status in _DONE:
-                return Succeeded(result={**_ids(held.kind, answer), **self._echo(held, answer)}, status=status)
+            case Answer(status=status) if status in DONE:
+                return self._changed(held, answer)
             case Answer():
                 return _not_done(held, answer)
+
+    def reads_back(self, kind: str) -> bool:
+        """Whether this kind's effect can be looked up at BlueSnap."""
+        return kind in LOOKUPS and (kind not in NAMED_BY_CALLER or self.merchant_id is not None)
+
+    def lookup(self, held: Held) -> Request | None:
+        """Build the read of what the command is about, or of the payment by the caller's own name."""
+        if not self.reads_back(held.kind):
+            return None
+        path = _path(held, OPERATIONS[LOOKUPS[held.kind].read])
+        if held.kind in NAMED_BY_CALLER:
+            name = payment_name(held)
+            if not name:
+                return None
+            path = f"/transactions/{segment(held.kind, 'merchant_transaction_id', name)},{self.merchant_id}"
+
+        return Request(
+            method="GET",
+            url=self._services_url + path,
+            headers=self._headers,
+            body=None,
+            authorization=self._authorization,
+            repeatable=True,
+        )
+
+    def finding(
+        self, held: Held, answer: Answer | NoAnswer, *, result: Mapping[str, Any] | None = None
+    ) -> Finding | Outcome:
+        """Say what the record shows of a command."""
+        match answer:
+            case NoAnswer():
+                return unanswered(answer)
+            case Answer(status=status) if status in DONE:
+                found = find(held, content_of(answer), result=result)
+                return found or InDoubt(problem=_problem(held, answer, unread(answer), ""))
+            case Answer():
+                return _not_found(held, answer) or _not_done(held, answer)
+
+    def _changed(self, held: Held, answer: Answer) -> Succeeded | InDoubt:
+        """Believe a 2xx on a change, with or without an id; but no page or fragment that may be a stranger's."""
+        ids, echo = _ids(held.kind, answer), self._echo(held, answer)
+        if may_be_a_strangers(answer) and not ids and not echo.get("key_echoed"):
+            return InDoubt(problem=_problem(held, answer, unexplained(answer), ""))
+        is_pending = ids.get("refund_status", "").upper() == "PENDING"
+
+        return Succeeded(result={**ids, **echo}, status=answer.status, settled=not is_pending)
 
     def _has_key(self, operation: Operation, *, keyed: bool) -> bool:
         return keyed and self.keyed and operation.honours_key
 
     def _echo(self, held: Held, answer: Answer) -> Mapping[str, bool]:
         """Whether a keyed answer names its key, as one does that was given before."""
-        if not self._has_key(_known(held.kind), keyed=held.keyed):
+        if not self._has_key(operation_of(held.kind, OPERATIONS), keyed=held.keyed):
             return {}
 
         return {"key_echoed": answer.headers.get(KEY_HEADER.lower(), "").strip() == held.idempotency_key}
-
-
-def _known(kind: str) -> Operation:
-    operation = OPERATIONS.get(kind)
-    if operation is None:
-        raise UnknownKind(kind, known=list(OPERATIONS), nearest=None)
-
-    return operation
 
 
 def _path(held: Held, operation: Operation) -> str:
@@ -315,11 +365,9 @@ def _path(held: Held, operation: Operation) -> str:
 
 
 def _read(held: Held, answer: Answer) -> Succeeded | InDoubt:
-    if not answer.complete:
-        return InDoubt(problem=_problem(held, answer, "truncated_answer", ""))
-    content = json_answer(answer.body)
+    content = content_of(answer)
     if content is None:
-        return InDoubt(problem=_problem(held, answer, "unreadable_answer", ""))
+        return InDoubt(problem=_problem(held, answer, unread(answer), ""))
 
     return Succeeded(result={"answer": content}, status=answer.status)
 
@@ -333,17 +381,32 @@ def _not_done(held: Held, answer: Answer) -> Outcome:
         failure, ours = BY_STATUS[answer.status]
     elif answer.status in _AT_A_THRESHOLD and line.casefold().rstrip(".") in THRESHOLDS:
         failure, ours = Throttled, "threshold_reached"
-    elif answer.status in _REFUSED and name:
+    elif answer.status in REFUSED and name:
         failure, ours = _meaning(name), ""
     else:
-        failure, ours = InDoubt, f"unexplained_{answer.status}" if answer.complete else f"truncated_{answer.status}"
+        failure, ours = InDoubt, unexplained(answer)
 
     message = "; ".join(entry.description for entry in entries if entry.description) or line or _plain_text(answer)
-    code = readable(name, _LONGEST_CODE) or ours
+    code = readable(name, LONGEST_CODE) or ours
     if name == _REUSED_KEY:
         message = f"{_EARLIER_REQUEST}. {message}"
 
     return failure(problem=_problem(held, answer, code, message))
+
+
+def _not_found(held: Held, answer: Answer) -> Ambiguous | None:
+    """Say that there is nothing, or more than one thing, to look at; None when the answer says something else."""
+    if answer.status not in REFUSED or not answer.complete:
+        return None
+    entries = list(_entries(answer))
+    said = " ".join([*(entry.description for entry in entries), _bare_line(answer)]).casefold()
+    if any(entry.name == "MULTIPLE_TRANSACTIONS_FOUND" for entry in entries):
+        return Ambiguous(evidence="BlueSnap has several transactions by the name that the command gave.")
+    if _NOT_YOURS in said:
+        told = "BlueSnap shows no such record to this account, which it also says of what belongs to another:"
+        return Ambiguous(evidence=evidence(f"{told} {quoted(held.order_id)}."))
+
+    return None
 
 
 def _gravest(entries: Sequence[_Entry]) -> _Entry | None:
@@ -352,7 +415,7 @@ def _gravest(entries: Sequence[_Entry]) -> _Entry | None:
     return min(named, key=lambda entry: _GRAVEST_FIRST.index(_meaning(entry.name)), default=None)
 
 
-def _meaning(name: str) -> _Failure:
+def _meaning(name: str) -> Failure:
     known = BY_ERROR_NAME.get(name)
     if known is not None:
         return known
@@ -364,33 +427,23 @@ def _problem(held: Held, answer: Answer, code: str, message: str) -> Problem:
     """Say why in the provider's words, without what was sent about a person."""
     sent = json.loads(held.payload) if held.payload else {}
     personal = {name: value for name, value in sent.items() if name not in _PLAIN} if isinstance(sent, dict) else sent
-    kept = without(message[:_LONGEST_RAW_MESSAGE], personal)
+    kept = without(message[:LONGEST_RAW_MESSAGE], personal)
 
-    return Problem(code=code, message=readable(kept, _LONGEST_MESSAGE), status=answer.status)
+    return Problem(code=code, message=readable(kept, LONGEST_MESSAGE), status=answer.status)
 
 
 def _ids(kind: str, answer: Answer) -> Mapping[str, str]:
     """Find the ids of what was made. That there are none changes nothing: it was made."""
     content = json_object(answer.body) if answer.complete else None
-    found = {ours: _id((content or {}).get(name)) for name, ours in KEPT.items()}
+    found = {ours: identifier((content or {}).get(name)) for name, ours in KEPT.items()}
     processing = (content or {}).get("processingInfo")
     if isinstance(processing, dict):
-        found["processing_status"] = _id(processing.get("processingStatus"))
+        found["processing_status"] = identifier(processing.get("processingStatus"))
     if kind in LOCATED:
         place = _LAST_SEGMENT.search(answer.headers.get("location", ""))
-        found[LOCATED[kind]] = found[LOCATED[kind]] or _id(unquote(place[1]) if place else "")
+        found[LOCATED[kind]] = found[LOCATED[kind]] or identifier(unquote(place[1]) if place else "")
 
     return {name: value for name, value in found.items() if value}
-
-
-def _id(value: object) -> str:
-    match value:
-        case bool():
-            return ""
-        case int() | str():
-            return printable(str(value)[:_LONGEST_ID]).strip()
-        case _:
-            return ""
 
 
 # --- the forms in which BlueSnap explains itself -----------------------------------------------------------
@@ -442,7 +495,7 @@ def _xml_messages(body: bytes) -> Iterator[dict[str, str]]:
 
 def _bare_line(answer: Answer) -> str:
     """Read a body that is one line between bare tags, as BlueSnap's doorkeeper writes; empty for any other."""
-    if not answer.complete or len(answer.body) > _LONGEST_RAW_MESSAGE:
+    if not answer.complete or len(answer.body) > LONGEST_RAW_MESSAGE:
         return ""
     found = _BARE_LINE.fullmatch(answer.body.decode("utf-8-sig", "replace"))
 
@@ -451,7 +504,7 @@ def _bare_line(answer: Answer) -> str:
 
 def _plain_text(answer: Answer) -> str:
     """Read a body that is a sentence and no markup, for people; nothing is decided by it."""
-    if not answer.complete or len(answer.body) > _LONGEST_RAW_MESSAGE:
+    if not answer.complete or len(answer.body) > LONGEST_RAW_MESSAGE:
         return ""
     text = answer.body.decode("utf-8-sig", "replace")
 

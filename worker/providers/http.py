@@ -1,19 +1,48 @@
 """What every provider's requests and answers have in common over HTTP with JSON.
 
-Decides how credentials, ids and our own name are written, and that JSON of a stranger is read without surprises. Leaves
-to each provider which call is made and what an answer means.
+Decides how credentials, ids and our own name are written, how JSON and ids of a stranger are read without surprises,
+and what the lack of an answer, some HTTP statuses and a page in place of an answer mean, which is the same for all.
+Leaves to each provider which call is made and what its own answers mean.
 """
 
 from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 from urllib.parse import quote
 
-from ..domain.errors import FieldProblem, InvalidCommand
+from ..domain.errors import FieldProblem, InvalidCommand, UnknownKind
+from ..domain.outcome import InDoubt, NotNow, NotSent, Problem, Rejected, Throttled, Unauthorized
+from ..domain.redact import printable, readable
+from ..ports import Answer, Held, NoAnswer
+
+DONE = range(200, 300)
+REFUSED = range(400, 500)
+
+#: Longer texts of a stranger are cut, before and after they are made fit to be kept.
+LONGEST_RAW_MESSAGE = 2_000
+LONGEST_MESSAGE = 500
+LONGEST_CODE = 100
+LONGEST_ID = 255
+
+Failure = type[Rejected | NotNow | Unauthorized | Throttled | InDoubt]
+
+#: Statuses that speak for themselves, whatever the body, and our code where the provider named no error.
+BY_STATUS: Mapping[int, tuple[Failure, str]] = {
+    401: (Unauthorized, "unauthorized"),
+    408: (InDoubt, "request_timeout"),
+    409: (InDoubt, "conflict"),
+    413: (Rejected, "request_too_large"),
+    429: (Throttled, "too_many_requests"),
+}
+
+_T = TypeVar("_T")
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def basic(username: str, password: str) -> str:
@@ -39,6 +68,65 @@ def segment(kind: str, name: str, value: str) -> str:
         raise InvalidCommand(kind, [FieldProblem(field=name, message=f"{value!r} cannot stand in a path")])
 
     return quote(value, safe="")
+
+
+def operation_of(kind: str, operations: Mapping[str, _T]) -> _T:
+    """Find how a kind of command is asked for.
+
+    Raises:
+        UnknownKind: The provider has no such kind.
+    """
+    operation = operations.get(kind)
+    if operation is None:
+        raise UnknownKind(kind, known=list(operations), nearest=None)
+
+    return operation
+
+
+def unanswered(answer: NoAnswer) -> NotSent | InDoubt:
+    """Say what it means that no answer came."""
+    problem = Problem(code=answer.code, message=readable(answer.message, LONGEST_MESSAGE))
+
+    return InDoubt(problem=problem) if answer.sent else NotSent(problem=problem)
+
+
+def unexplained(answer: Answer) -> str:
+    """Our code for an answer that names no error."""
+    return f"unexplained_{answer.status}" if answer.complete else f"truncated_{answer.status}"
+
+
+def unread(answer: Answer) -> str:
+    """Our code for a success that does not hold what was asked for."""
+    return "unreadable_answer" if answer.complete else "truncated_answer"
+
+
+def may_be_a_strangers(answer: Answer) -> bool:
+    """Whether some gateway, firewall or login page may have given the answer: a page of markup, or a fragment."""
+    text = answer.body.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    kind = answer.headers.get("content-type", "").lower()
+
+    return not answer.complete or text[:1] == b"<" or (bool(text) and ("html" in kind or "xml" in kind))
+
+
+def sent_in(held: Held) -> dict[str, object]:
+    """Read what a command sends; empty for one without a body."""
+    return (json_object(held.payload) if held.payload else None) or {}
+
+
+def content_of(answer: Answer) -> dict[str, object] | list[object] | None:
+    """Read what a success holds; None for a fragment, and for what is no JSON object or list."""
+    return json_answer(answer.body) if answer.complete else None
+
+
+def identifier(value: object) -> str:
+    """Read an id, a number or text, as bounded text of one line; empty for anything else."""
+    match value:
+        case bool():
+            return ""
+        case int() | str():
+            return printable(str(value)[:LONGEST_ID]).strip()
+        case _:
+            return ""
 
 
 def json_answer(body: bytes) -> dict[str, object] | list[object] | None:

@@ -1,9 +1,10 @@
 """Klarna Order Management v1: which request each kind of command is, and what each answer means.
 
 Decides method, path, headers and body per kind, and one of the seven outcomes per answer, both by literal tables.
-Leaves the sending to the transport, the repeating to `domain/ladder` and the checking of fields to enqueue. A command
-counts as done on any 2xx and as refused only where Klarna itself said so with an error code; an answer that some
-gateway, firewall or login page may have given leaves it in doubt.
+Leaves the sending to the transport, the repeating to `domain/ladder`, the checking of fields to enqueue and the
+judgement of what a read-back shows to `klarna_lookup`. A command counts as done on any 2xx and as refused only where
+Klarna itself said so with an error code; an answer that some gateway, firewall or login page may have given leaves it
+in doubt.
 """
 
 from __future__ import annotations
@@ -12,15 +13,36 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
-from ..domain.errors import UnknownKind
+from ..domain.finding import Finding
 from ..domain.ladder import Safety
-from ..domain.outcome import InDoubt, NotNow, NotSent, Outcome, Problem, Rejected, Succeeded, Throttled, Unauthorized
-from ..domain.redact import printable, readable, without
+from ..domain.outcome import InDoubt, NotNow, Outcome, Problem, Rejected, Succeeded
+from ..domain.redact import readable, without
 from ..ports import Answer, Held, NoAnswer, Request
-from .http import basic, json_answer, json_object, segment, user_agent
+from .http import (
+    BY_STATUS,
+    DONE,
+    LONGEST_CODE,
+    LONGEST_MESSAGE,
+    LONGEST_RAW_MESSAGE,
+    REFUSED,
+    Failure,
+    basic,
+    content_of,
+    identifier,
+    json_object,
+    may_be_a_strangers,
+    operation_of,
+    segment,
+    unanswered,
+    unexplained,
+    unread,
+    user_agent,
+)
+from .klarna_lookup import LOOKUPS, find, unknown_order
 
 KEY_HEADER = "Klarna-Idempotency-Key"
 CORRELATION_HEADER = "klarna-correlation-id"
@@ -82,30 +104,11 @@ CREATED_ID: Mapping[str, tuple[str, str, re.Pattern[str]]] = {
     "refund": ("refund_id", "refund-id", re.compile(r"/refunds/([^/?#]+)/?(?:[?#].*)?$")),
 }
 
-_Failure = type[Rejected | NotNow | Unauthorized | Throttled | InDoubt]
-
-#: Statuses that speak for themselves, whatever the body, and our code where Klarna gave none.
-BY_STATUS: Mapping[int, tuple[_Failure, str]] = {
-    401: (Unauthorized, "unauthorized"),
-    408: (InDoubt, "request_timeout"),
-    409: (InDoubt, "conflict"),
-    413: (Rejected, "request_too_large"),
-    429: (Throttled, "too_many_requests"),
-}
-
 #: Error codes of other 4xx answers that are not a refusal for good: the buyer could not be charged now.
-BY_ERROR_CODE: Mapping[str, _Failure] = {"PAYMENT_METHOD_FAILED": NotNow}
+BY_ERROR_CODE: Mapping[str, Failure] = {"PAYMENT_METHOD_FAILED": NotNow}
 
 #: Kinds whose payload is about a person: what was sent is taken out of Klarna's message about it.
 PERSONAL = frozenset({"update_customer_details"})
-
-_DONE = range(200, 300)
-_REFUSED = range(400, 500)
-
-_LONGEST_RAW_MESSAGE = 2_000
-_LONGEST_MESSAGE = 500
-_LONGEST_CODE = 100
-_LONGEST_ID = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,11 +138,13 @@ class Klarna:
         if operation is not None and operation.is_read:
             return Safety.READ
         # Also for a kind of another version's: it is not sent, but whoever holds it must be able to decide.
-        return Safety.KEYED if keyed and self.keyed else Safety.UNKEYED
+        if keyed and self.keyed:
+            return Safety.KEYED
+        return Safety.UNKEYED_READABLE if self.reads_back(kind) else Safety.UNKEYED
 
     def request(self, held: Held) -> Request:
         """Build the request: the same bytes and the same key on every attempt."""
-        operation = _operation(held.kind)
+        operation = operation_of(held.kind, OPERATIONS)
         headers = dict(self._headers)
         if operation.has_body:
             headers["Content-Type"] = "application/json"
@@ -159,22 +164,48 @@ class Klarna:
     def outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome:
         """Say what the answer means."""
         match answer:
-            case NoAnswer(sent=False):
-                return NotSent(problem=Problem(code=answer.code, message=readable(answer.message, _LONGEST_MESSAGE)))
             case NoAnswer():
-                return InDoubt(problem=Problem(code=answer.code, message=readable(answer.message, _LONGEST_MESSAGE)))
-            case Answer(status=status) if status in _DONE:
+                return unanswered(answer)
+            case Answer(status=status) if status in DONE:
                 return _done(held, answer)
             case Answer():
                 return _not_done(held, answer)
 
+    def reads_back(self, kind: str) -> bool:
+        """Whether this kind's effect can be looked up at Klarna."""
+        return kind in LOOKUPS
 
-def _operation(kind: str) -> Operation:
-    operation = OPERATIONS.get(kind)
-    if operation is None:
-        raise UnknownKind(kind, known=list(OPERATIONS), nearest=None)
+    def lookup(self, held: Held) -> Request | None:
+        """Build the read of the order: it shows captures, refunds, totals and fields of one moment."""
+        if held.kind not in LOOKUPS:
+            return None
 
-    return operation
+        return Request(
+            method="GET",
+            url=f"{self._orders_url}/{segment(held.kind, 'order_id', held.order_id)}",
+            headers=self._headers,
+            body=None,
+            authorization=self._authorization,
+            repeatable=True,
+        )
+
+    def finding(
+        self,
+        held: Held,
+        answer: Answer | NoAnswer,
+        *,
+        result: Mapping[str, Any] | None = None,  # noqa: ARG002 - a mark of ours says more than an id
+    ) -> Finding | Outcome:
+        """Say what the order shows of a command."""
+        match answer:
+            case NoAnswer():
+                return unanswered(answer)
+            case Answer(status=status) if status in DONE:
+                found = find(held, content_of(answer))
+                return found or InDoubt(problem=_problem(held, answer, unread(answer), None))
+            case Answer():
+                outcome = _not_done(held, answer)
+                return unknown_order(held) if _is_unknown(outcome) else outcome
 
 
 def _below_order(held: Held, operation: Operation) -> str:
@@ -188,13 +219,11 @@ def _below_order(held: Held, operation: Operation) -> str:
 
 
 def _done(held: Held, answer: Answer) -> Succeeded | InDoubt:
-    if not _operation(held.kind).is_read:
+    if not operation_of(held.kind, OPERATIONS).is_read:
         return _changed(held, answer)
-    if not answer.complete:
-        return InDoubt(problem=_problem(held, answer, "truncated_answer", None))
-    content = json_answer(answer.body)
+    content = content_of(answer)
     if content is None:
-        return InDoubt(problem=_problem(held, answer, "unreadable_answer", None))
+        return InDoubt(problem=_problem(held, answer, unread(answer), None))
 
     return Succeeded(result={"answer": content}, status=answer.status, correlation_id=_correlation_id(answer, None))
 
@@ -202,25 +231,32 @@ def _done(held: Held, answer: Answer) -> Succeeded | InDoubt:
 def _changed(held: Held, answer: Answer) -> Succeeded | InDoubt:
     """Believe a 2xx on a change, with or without an id; but no page or fragment that somebody else may have sent."""
     created, correlation_id = _created_id(held.kind, answer), _correlation_id(answer, None)
-    is_page = answer.body.lstrip()[:1] == b"<" or "html" in answer.headers.get("content-type", "")
-    if (is_page or not answer.complete) and not created and correlation_id is None:
-        code = f"unexplained_{answer.status}" if answer.complete else f"truncated_{answer.status}"
-        return InDoubt(problem=_problem(held, answer, code, None))
+    if may_be_a_strangers(answer) and not created and correlation_id is None:
+        return InDoubt(problem=_problem(held, answer, unexplained(answer), None))
 
     return Succeeded(result=created, status=answer.status, correlation_id=correlation_id)
 
 
 def _not_done(held: Held, answer: Answer) -> Outcome:
     error = json_object(answer.body) if answer.complete else None
-    error_code = readable(_text(error, "error_code"), _LONGEST_CODE)
+    error_code = readable(_text(error, "error_code"), LONGEST_CODE)
     if answer.status in BY_STATUS:
         failure, ours = BY_STATUS[answer.status]
-    elif answer.status in _REFUSED and error_code:
+    elif answer.status in REFUSED and error_code:
         failure, ours = BY_ERROR_CODE.get(error_code, Rejected), ""
     else:
-        failure, ours = InDoubt, f"unexplained_{answer.status}" if answer.complete else f"truncated_{answer.status}"
+        failure, ours = InDoubt, unexplained(answer)
 
     return failure(problem=_problem(held, answer, error_code or ours, error))
+
+
+def _is_unknown(outcome: Outcome) -> bool:
+    """Whether Klarna itself says that there is no such order."""
+    return (
+        isinstance(outcome, Rejected)
+        and outcome.problem.status == HTTPStatus.NOT_FOUND
+        and outcome.problem.code == "NO_SUCH_ORDER"
+    )
 
 
 def _created_id(kind: str, answer: Answer) -> Mapping[str, str]:
@@ -230,9 +266,9 @@ def _created_id(kind: str, answer: Answer) -> Mapping[str, str]:
     name, header, place = CREATED_ID[kind]
     location = place.search(answer.headers.get("location", ""))
     found = answer.headers.get(header) or (unquote(location[1]) if location else "")
-    readable = printable(found)[:_LONGEST_ID].strip()
+    readable_id = identifier(found)
 
-    return {name: readable} if readable else {}
+    return {name: readable_id} if readable_id else {}
 
 
 def _problem(held: Held, answer: Answer, code: str, error: Mapping[str, Any] | None) -> Problem:
@@ -242,7 +278,7 @@ def _problem(held: Held, answer: Answer, code: str, error: Mapping[str, Any] | N
 
     return Problem(
         code=code,
-        message=readable(message, _LONGEST_MESSAGE),
+        message=readable(message, LONGEST_MESSAGE),
         status=answer.status,
         correlation_id=_correlation_id(answer, error),
     )
@@ -255,7 +291,7 @@ def _message(error: Mapping[str, Any] | None) -> str:
 
     message = "; ".join(messages) or _text(error, "error_messages") or _text(error, "error_message")
 
-    return message[:_LONGEST_RAW_MESSAGE]
+    return message[:LONGEST_RAW_MESSAGE]
 
 
 def _text(error: Mapping[str, Any] | None, name: str) -> str:
@@ -267,4 +303,4 @@ def _text(error: Mapping[str, Any] | None, name: str) -> str:
 def _correlation_id(answer: Answer, error: Mapping[str, Any] | None) -> str | None:
     found = answer.headers.get(CORRELATION_HEADER) or _text(error, "correlation_id")
 
-    return printable(found)[:_LONGEST_ID].strip() or None
+    return identifier(found) or None
