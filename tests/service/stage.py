@@ -35,6 +35,10 @@ POLICY = Policy(
     key_margin=timedelta(minutes=5),
     throttle_base=timedelta(seconds=1),
     throttle_cap=timedelta(seconds=60),
+    read_pause=timedelta(minutes=1),
+    absence_lifetime=timedelta(hours=1),
+    settle_every=timedelta(hours=1),
+    settle_within=timedelta(days=14),
 )
 HORIZON = timedelta(minutes=6)
 PUBLISHED_FOR = timedelta(seconds=10)
