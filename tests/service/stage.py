@@ -7,12 +7,15 @@ transport of its own; they share the database, the sandbox and the clock.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from worker.domain.klarna_commands import KLARNA_COMMANDS, Capture
+from worker.domain.bluesnap_commands import BLUESNAP_COMMANDS
+from worker.domain.klarna_commands import KLARNA_COMMANDS, Acknowledge, Capture
 from worker.domain.ladder import Policy
 from worker.domain.state import State
 from worker.ports import Account, Filter, StoreUnavailable
+from worker.providers.bluesnap import BlueSnap
 from worker.providers.klarna import Klarna
 from worker.service import inspect
 from worker.service.dispatch import Dispatcher
@@ -26,6 +29,8 @@ from worker.testing import ManualClock, RecordingDesk, RecordingPublisher, Sandb
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 ACCOUNT = "klarna-eu"
+BLUESNAP = "bluesnap-us"
+KINDS = {ACCOUNT: set(KLARNA_COMMANDS.values()), BLUESNAP: set(BLUESNAP_COMMANDS.values())}
 KEY = "Klarna-Idempotency-Key"
 
 #: As in settings/default.toml.
@@ -61,7 +66,11 @@ class Stage:
         self.publisher = RecordingPublisher(clock=self.clock)
         self.desk = RecordingDesk()
         klarna = Klarna(account=ACCOUNT, base_url="http://127.0.0.1:8090", username="sandbox", password="sandbox")
-        self.accounts = {ACCOUNT: Account(provider=klarna, policy=POLICY)}
+        bluesnap = BlueSnap(account=BLUESNAP, base_url="http://127.0.0.1:8090", username="sandbox", password="sandbox")
+        self.accounts = {
+            ACCOUNT: Account(provider=klarna, policy=POLICY),
+            BLUESNAP: Account(provider=bluesnap, policy=replace(POLICY, key_window=timedelta(hours=12))),
+        }
         self.window = window
         self.is_stopping = False
         self.dead = []
@@ -76,17 +85,20 @@ class Stage:
         """Enqueue a capture of an order, a new one if none is named; the command's id."""
         return self.enqueue(Capture(account=ACCOUNT, order_id=order_id or self.order(), amount=amount, **fields))
 
+    def unreadable(self, **fields):
+        """Enqueue a change of which the provider shows nothing afterwards; the command's id."""
+        return self.enqueue(Acknowledge(account=ACCOUNT, order_id=self.order(), **fields))
+
     def enqueue(self, command, *, published=False):
         """Store one command; its id."""
         return self.enqueue_many([command], published=published)[0]
 
     def enqueue_many(self, commands, *, published=False):
-        kinds = {each.account: set(KLARNA_COMMANDS.values()) for each in commands}
         with self.store.begin() as transaction:
             stored = enqueue(
                 transaction,
                 commands,
-                kinds=kinds,
+                kinds=KINDS,
                 unkeyed=(),
                 published_for=PUBLISHED_FOR,
                 reserve=lambda: published,
@@ -177,7 +189,15 @@ class Stage:
         )
 
     def operator(self, *, by="operator", why="looked it up"):
-        return Operator(store=self.store, publisher=self.publisher, accounts=self.accounts, by=by, why=why)
+        return Operator(
+            store=self.store,
+            publisher=self.publisher,
+            accounts=self.accounts,
+            kinds=KINDS,
+            unkeyed=(),
+            by=by,
+            why=why,
+        )
 
     def deliver(self):
         """Let a worker have every message that is due; return how many there were."""

@@ -113,7 +113,7 @@ def test_what_has_ended_is_not_handed_out(each_stage):
 def test_what_is_with_a_person_is_not_handed_out(stage):
     """The machine must not go on."""
     stage.world.fault("drop_reply")
-    stage.execute(stage.capture(keyed=False))
+    stage.execute(stage.unreadable(keyed=False))
 
     assert ["escalated"] == stage.states()
     assert 0 == stage.dispatch()["commands"]

@@ -30,7 +30,7 @@ def exhausted():
     """A command whose ladder is used up, with its ticket not told yet."""
 
     def build(stage):
-        command_id = stage.capture()
+        command_id = stage.unreadable()
         stage.world.fault("status", status=503, times=None, order_id=stage.command(command_id).order_id)
         while stage.command(command_id).state == "pending":
             stage.clock.advance(max(stage.command(command_id).due_at - stage.clock.now, timedelta(0)))
@@ -77,7 +77,7 @@ def test_a_case_file_holds_what_a_person_needs(stage, exhausted):
         told.case_file.account,
         told.case_file.total,
     )
-    assert (command_id, "capture", command.order_id, 1000, command.idempotency_key, "escalated", True) == (
+    assert (command_id, "acknowledge", command.order_id, None, command.idempotency_key, "escalated", True) == (
         case.command_id,
         case.kind,
         case.order_id,
@@ -264,7 +264,7 @@ def test_two_causes_are_two_tickets(stage):
     stage.world.fault("status", status=401)
     stage.execute(stage.capture())
     stage.world.fault("drop_reply")
-    stage.execute(stage.capture(keyed=False))
+    stage.execute(stage.unreadable(keyed=False))
 
     stage.work(timedelta(minutes=1))
 

@@ -205,7 +205,7 @@ def test_every_kind_is_carried_out(stage):
 def test_the_ladder_is_climbed_at_its_very_moments_and_ends_in_one_ticket(each_stage):
     """Sends at T, +5 s, +5 min 5 s, +5 h 5 min 5 s; the same key, the same bytes; then a person."""
     each_stage.world.fault("status", status=503, times=None)
-    command_id = each_stage.capture(reference="shipment-1")
+    command_id = each_stage.unreadable(reference="shipment-1")
 
     each_stage.work(timedelta(hours=8), tick=FIVE_MINUTES)
 
@@ -299,10 +299,10 @@ def test_a_success_on_the_way_ends_the_ladder(stage):
     [("drop_reply", {}, True), ("status", {"status": 503}, True), ("status", {"status": 409}, True)],
     ids=["lost reply", "503", "409"],
 )
-def test_a_change_without_a_key_escalates_at_once_when_in_doubt(each_stage, fault, options, in_doubt):
-    """Nothing at the provider would recognise the repeat."""
+def test_a_change_without_a_key_that_cannot_be_read_back_escalates_at_once(each_stage, fault, options, in_doubt):
+    """Nothing at the provider would recognise the repeat, and nothing there shows what became of the first."""
     each_stage.world.fault(fault, **options)
-    command_id = each_stage.capture(keyed=False)
+    command_id = each_stage.unreadable(keyed=False)
 
     each_stage.work(timedelta(hours=8), tick=FIVE_MINUTES)
 
@@ -312,9 +312,9 @@ def test_a_change_without_a_key_escalates_at_once_when_in_doubt(each_stage, faul
 
 
 def test_a_change_without_a_key_that_was_not_sent_escalates_too(stage):
-    """There is nothing to read back yet that would prove it; the operator may send it again."""
+    """There is nothing to read that would prove it; the operator may send it again."""
     stage.transport.refuse_connections()
-    command_id = stage.capture(keyed=False)
+    command_id = stage.unreadable(keyed=False)
 
     stage.work(timedelta(hours=8), tick=FIVE_MINUTES)
 
@@ -341,22 +341,21 @@ def test_a_change_without_a_key_that_was_refused_is_rejected(stage):
 
 
 def test_a_refusal_after_doubt_is_not_believed(each_stage):
-    """The first attempt may be why the second was refused."""
-    order_id = each_stage.order()
+    """The first attempt may be why the second was refused, and nothing at the provider shows whether it is."""
     each_stage.world.fault("drop_reply")
     each_stage.world.fault("singular_error")
-    command_id = each_stage.capture(order_id)
+    command_id = each_stage.unreadable()
 
     each_stage.work(timedelta(minutes=1))
 
     assert ("escalated", True, 1, ["refused_after_doubt"]) == shape(each_stage, command_id)
-    assert [("capture", 1000)] == each_stage.effects()
+    assert [("acknowledge", None)] == each_stage.effects()
 
 
 @pytest.mark.parametrize(
     ("fault", "options", "expected"),
     [
-        ("singular_error", {}, ("escalated", True, 0, ["refused_after_doubt"])),
+        ("singular_error", {}, ("pending", True, 0, [])),
         ("throttle", {}, ("pending", True, 0, [])),
         ("payment_method_failed", {}, ("pending", True, 1, [])),
         ("status", {"status": 401}, ("escalated", True, 0, ["credentials_refused"])),
@@ -379,7 +378,7 @@ def test_a_refusal_of_a_silent_repeat_leaves_it_in_doubt(stage, fault, options, 
 def test_nothing_is_sent_once_the_key_window_has_closed(each_stage):
     """The provider may have forgotten the key."""
     each_stage.world.fault("status", status=503)
-    command_id = each_stage.capture()
+    command_id = each_stage.unreadable()
     each_stage.execute(command_id)
 
     each_stage.advance(24 * 3600 - 300)
@@ -760,7 +759,7 @@ def test_a_death_after_the_intent_is_an_attempt_in_doubt_that_ended_with_the_lea
 
 def test_a_death_after_the_intent_of_a_change_without_a_key_calls_a_person(stage):
     """It may have been sent, and must not be sent again."""
-    command_id = stage.capture(keyed=False)
+    command_id = stage.unreadable(keyed=False)
 
     with pytest.raises(Died):
         stage.execute(command_id, transport=Interrupted(stage.transport, after="send", then=die))

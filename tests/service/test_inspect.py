@@ -25,6 +25,9 @@ SHOWN = {
     "keyed",
     "state",
     "in_doubt",
+    "read_back",
+    "absent_at",
+    "replaces",
     "claims",
     "attempts_count",
     "failures",
@@ -34,6 +37,7 @@ SHOWN = {
     "result",
     "problem",
     "attempts",
+    "readings",
     "tickets",
     "actions",
     "created_at",
@@ -45,7 +49,7 @@ SHOWN = {
 def stats():
     def of(stage):
         with stage.store.begin() as transaction:
-            return inspect.stats(transaction)
+            return inspect.stats(transaction, accounts=stage.accounts, fallback=POLICY)
 
     return of
 
@@ -54,8 +58,9 @@ def test_a_command_is_shown_with_all_that_is_known_of_it(each_stage):
     """One look must be enough to decide."""
     each_stage.world.fault("drop_reply")
     each_stage.world.fault("singular_error")
+    each_stage.world.fault("not_json", status=200, times=None, method="GET")
     command_id = each_stage.capture(amount=700, reference="shipment-1")
-    each_stage.work(timedelta(seconds=10), tick=timedelta(seconds=1))
+    each_stage.work(timedelta(hours=6), tick=timedelta(minutes=5))
     each_stage.operator(by="night shift", why="mended").retry(command_id)
 
     shown = each_stage.show(command_id)
@@ -65,7 +70,8 @@ def test_a_command_is_shown_with_all_that_is_known_of_it(each_stage):
     assert ("capture", ACCOUNT, "shipment-1", 700, "pending", True) == tuple(
         shown[name] for name in ("kind", "account", "reference", "amount", "state", "in_doubt")
     )
-    assert (2, 2, 0) == (shown["claims"], shown["attempts_count"], shown["failures"])
+    assert (6, 2, 0) == (shown["claims"], shown["attempts_count"], shown["failures"])
+    assert [("refusal", "unread")] * 4 == [(each["purpose"], each["verdict"]) for each in shown["readings"]]
     assert {"code", "message", "status", "correlation_id"} == shown["problem"].keys()
     assert [(1, "in_doubt", None, "no_answer"), (2, "rejected", 403, "NOT_ALLOWED")] == [
         (each["number"], each["outcome"], each["status"], each["code"]) for each in shown["attempts"]
@@ -183,7 +189,7 @@ def test_stats_count_open_tickets(stage, stats):
 
 def test_stats_of_an_empty_table(each_stage, stats):
     """The first thing that anybody tries."""
-    assert {"counts": [], "open_tickets": 0, "oldest_due_seconds": 0.0} == stats(each_stage)
+    assert {"counts": [], "key_windows": [], "open_tickets": 0, "oldest_due_seconds": 0.0} == stats(each_stage)
 
 
 def test_the_policy_of_the_tests_is_that_of_the_defaults():

@@ -65,7 +65,7 @@ def escalated(stage):
 def escalated_in_doubt(stage):
     stage.world.fault("drop_reply")
     stage.world.fault("singular_error")
-    command_id = stage.capture()
+    command_id = stage.unreadable()
     stage.execute(command_id)
     stage.advance(5)
     stage.execute(command_id)
@@ -74,7 +74,9 @@ def escalated_in_doubt(stage):
 
 
 def window_closed(stage):
-    command_id = pending_in_doubt(stage)
+    stage.world.fault("drop_reply")
+    command_id = stage.unreadable()
+    stage.execute(command_id)
     stage.advance(24 * 3600)
     stage.execute(command_id)
 
@@ -83,7 +85,7 @@ def window_closed(stage):
 
 def unkeyed_in_doubt(stage):
     stage.world.fault("drop_reply")
-    command_id = stage.capture(keyed=False)
+    command_id = stage.unreadable(keyed=False)
     stage.execute(command_id)
 
     return command_id
@@ -91,7 +93,7 @@ def unkeyed_in_doubt(stage):
 
 def unkeyed_not_sent(stage):
     stage.transport.refuse_connections()
-    command_id = stage.capture(keyed=False)
+    command_id = stage.unreadable(keyed=False)
     stage.execute(command_id)
     stage.transport.accept_connections()
 
@@ -219,17 +221,14 @@ def test_a_resolved_rejection_stays_rejected_and_its_ticket_closes(stage):
 
 def test_a_retry_goes_out_at_once_under_the_same_key(each_stage):
     """The provider is to recognise it."""
-    each_stage.world.fault("drop_reply")
-    each_stage.world.fault("singular_error")
-    command_id = each_stage.capture()
-    each_stage.work(timedelta(seconds=10), tick=timedelta(seconds=1))
+    command_id = escalated_in_doubt(each_stage)
 
     each_stage.operator().retry(command_id)
     each_stage.deliver()
 
     assert "succeeded" == each_stage.command(command_id).state
     assert 1 == len({each["headers"][KEY] for each in each_stage.world.requests()})
-    assert [("capture", 1000)] == each_stage.effects()
+    assert [("acknowledge", None)] == each_stage.effects()
     assert each_stage.publisher.sent[-1].label.endswith("try 1 of 4")
 
 
@@ -342,7 +341,7 @@ def test_a_decision_lets_go_what_waited(stage):
 
 def test_a_worker_that_holds_a_command_cannot_undo_an_operators_decision(stage):
     """It stood still; its lease ran out, the command escalated, a person decided."""
-    command_id = stage.capture(keyed=False)
+    command_id = stage.unreadable(keyed=False)
 
     def stand_still():
         stage.advance(LEASE.total_seconds() + 1)

@@ -158,7 +158,7 @@ def test_a_database_that_is_away_changes_nothing_by_half(stage, abandoned, momen
 
 def test_a_worker_that_dies_four_times_is_a_ladder_that_is_used_up(each_stage, abandoned):
     """A command that kills its worker must not do so for ever."""
-    command_id = each_stage.capture()
+    command_id = each_stage.unreadable()
     for _ in range(4):
         abandoned(each_stage, command_id=command_id)
         each_stage.advance(LEASE.total_seconds() + 1)
@@ -186,7 +186,7 @@ def test_a_read_that_was_abandoned_is_simply_read_again(stage, abandoned):
 
 def test_a_change_without_a_key_that_was_abandoned_goes_to_a_person(stage, abandoned):
     """Its worker may only be standing still, and may still send it."""
-    command_id = abandoned(stage, keyed=False)
+    command_id = abandoned(stage, command_id=stage.unreadable(keyed=False))
     stage.advance(LEASE.total_seconds() + 1)
 
     stage.sweep()
@@ -196,7 +196,7 @@ def test_a_change_without_a_key_that_was_abandoned_goes_to_a_person(stage, aband
 
 def test_a_lease_that_ran_out_long_ago_may_have_closed_the_key_window(stage, abandoned):
     """All workers were down for a day; the wait would end outside the window."""
-    command_id = abandoned(stage)
+    command_id = abandoned(stage, command_id=stage.unreadable())
     stage.world.fault("status", status=503)
     stage.advance(LEASE.total_seconds() + 1)
     stage.sweep()

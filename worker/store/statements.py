@@ -188,6 +188,8 @@ def _is_held_back() -> ColumnElement[bool]:
             or_(
                 _unlit(f"other.{EXECUTING}"),
                 and_(_turn(other) < _turn(command), waits, or_(other.c.read_back.is_(None), ~is_settling)),
+                # A second one of its kind would make what is read ambiguous.
+                and_(_turn(other) < _turn(command), other.c.kind == command.c.kind, ~is_settling),
             ),
         )
     )
