@@ -14,15 +14,13 @@ from typing import Any, Self, TypeVar
 
 from .control import Control, order_fields, transaction_fields
 from .errors import SandboxError
+from .loop import LeapingLoop
 from .server import IDLE_SECONDS, Port
 from .site import Site
 from .wire import read_json
 from .world import World
 
 Json = dict[str, Any]
-
-#: A timer wakes a future in the first turn of a loop, the future its task in the next; one more for what that began.
-_TURNS = 3
 _T = TypeVar("_T")
 
 
@@ -48,28 +46,6 @@ class _Running:
     control_url: str
     loop: asyncio.AbstractEventLoop
     stop: asyncio.Event
-
-
-class _LeapingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose timers go by the sandbox's own time.
-
-    A request that is at work for a minute has been carried out once a minute was advanced. If it were not, a client on
-    the same clock would look for its effect, not find it, and be wrong.
-    """
-
-    def __init__(self) -> None:
-        self._ahead_seconds = 0.0
-        super().__init__()
-
-    def time(self) -> float:
-        """The time of this loop, in seconds since some moment."""
-        return super().time() + self._ahead_seconds
-
-    async def leap(self, seconds: float) -> None:
-        """Let time pass; what was due meanwhile has been begun when this returns."""
-        self._ahead_seconds += seconds
-        for _ in range(_TURNS):
-            await asyncio.sleep(0)
 
 
 class Sandbox:
@@ -249,9 +225,12 @@ class Sandbox:
         self._call(lambda site: site.accept_connections())
 
     def advance(self, seconds: float) -> None:
-        """Let time pass here: keys are forgotten, authorizations expire, what was held or delayed for so long is due."""
+        """Let time pass here: keys are forgotten, authorizations expire."""
         self._call(lambda site: site.world.advance(seconds))
-        self._await(lambda _site: self._running.loop.leap(seconds))
+
+    def leap(self, seconds: float) -> None:
+        """Let time pass on the wire too: what was delayed or held goes on, idle connections and outages end."""
+        self._await(lambda site: site.leap(seconds))
 
     def reset(self) -> None:
         """Begin again with an empty world and an open port."""
@@ -340,7 +319,8 @@ def _run_on_thread(plan: _Plan, started: Future[_Running]) -> None:
             await running.stop.wait()
 
     try:
-        asyncio.run(run())
+        with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+            runner.run(run())
     except SandboxError as error:
         started.set_exception(error)
 

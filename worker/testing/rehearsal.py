@@ -71,7 +71,7 @@ class FollowedClock(ManualClock):
         super().advance(by)
         behind = self.now - _now_at(self._sandbox)
         if behind > timedelta(0):
-            self._sandbox.advance(behind.total_seconds())
+            self._sandbox.leap(behind.total_seconds())
 
 
 class Rehearsal:
