@@ -208,10 +208,10 @@ class Rehearsal:
     # the worker's own time
 
     def _do_what_is_due(self) -> None:
-        """Be dispatch, sweep and the tasks, until none of them finds anything."""
+        """Be sweep, dispatch and the tasks, until none of them finds anything."""
         while True:
+            self._services.sweeper.run_once()  # first: what it hands back is due, and dispatch hands it out
             self._services.dispatcher.run_once()
-            self._services.sweeper.run_once()
             messages = self.publisher.deliver()
             if not messages:
                 return
