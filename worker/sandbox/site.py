@@ -8,7 +8,6 @@ import asyncio
 from typing import Any
 
 from .errors import SandboxError
-from .loop import LeapingLoop
 from .server import Port
 from .world import World
 
@@ -37,13 +36,6 @@ class Site:
         """Accept connections again."""
         self._forget_outage()
         self.port.listen()
-
-    async def leap(self, seconds: float) -> None:
-        """Let time pass for the world and for what is at work on the wire."""
-        self.world.advance(seconds)
-        loop = asyncio.get_running_loop()
-        if isinstance(loop, LeapingLoop):
-            await loop.leap(seconds)
 
     async def reset(self) -> None:
         """Begin again, with an open port and with nothing at work; idle connections stay."""
