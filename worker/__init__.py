@@ -13,50 +13,50 @@ The command is stored in the caller's own transaction and published after its co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from .domain.commands import Command
-from .domain.errors import (
-    CommandClosed,
-    CommandNotFound,
-    FieldProblem,
-    IdempotencyConflict,
-    InvalidCommand,
-    PostPurchaseError,
-    UnknownAccount,
-    UnknownKind,
-    VerbRefused,
-)
-from .domain.klarna_commands import (
-    Acknowledge,
-    AddCaptureShippingInfo,
-    AddOrderShippingInfo,
-    Address,
-    Cancel,
-    Capture,
-    ExtendAuthorizationTime,
-    ExtendDueDate,
-    OrderLine,
-    ProductIdentifiers,
-    ReadCapture,
-    ReadCaptures,
-    ReadDueDateOptions,
-    ReadOrder,
-    ReadRefund,
-    Refund,
-    ReleaseRemainingAuthorization,
-    ShippingInfo,
-    Subscription,
-    TriggerSendOut,
-    UpdateAuthorization,
-    UpdateCustomerDetails,
-    UpdateMerchantReferences,
-)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
 
+    from .domain.commands import Command
+    from .domain.errors import (
+        CommandClosed,
+        CommandNotFound,
+        FieldProblem,
+        IdempotencyConflict,
+        InvalidCommand,
+        PostPurchaseError,
+        UnknownAccount,
+        UnknownKind,
+        VerbRefused,
+    )
+    from .domain.klarna_commands import (
+        Acknowledge,
+        AddCaptureShippingInfo,
+        AddOrderShippingInfo,
+        Address,
+        Cancel,
+        Capture,
+        ExtendAuthorizationTime,
+        ExtendDueDate,
+        OrderLine,
+        ProductIdentifiers,
+        ReadCapture,
+        ReadCaptures,
+        ReadDueDateOptions,
+        ReadOrder,
+        ReadRefund,
+        Refund,
+        ReleaseRemainingAuthorization,
+        ShippingInfo,
+        Subscription,
+        TriggerSendOut,
+        UpdateAuthorization,
+        UpdateCustomerDetails,
+        UpdateMerchantReferences,
+    )
     from .service.enqueue import Enqueued
 
 __version__ = "0.1.0"
@@ -98,6 +98,22 @@ __all__ = [
     "enqueue",
     "enqueue_many",
 ]
+
+
+#: Where the public names live.
+_HOMES = ("commands", "errors", "klarna_commands")
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        """Find a public name where it lives; what only looks at this package builds no command."""
+        if name in __all__:
+            for home in _HOMES:
+                found = vars(import_module(f".domain.{home}", __name__))
+                if name in found:
+                    return found[name]
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
 
 
 def enqueue(connection_or_session: Connection | Session | Any, command: Command) -> Enqueued:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from .config import load
 from .wiring import Services
@@ -36,3 +38,19 @@ def outbox() -> Services:
             found = _services[os.getpid()] = Services(load(require_credentials=False))
 
         return found
+
+
+@contextmanager
+def standing_in(services: Services) -> Iterator[None]:
+    """Let `outbox` return these services in this process for a while, whatever its environment says; for tests."""
+    process = os.getpid()
+    with _lock:
+        before = _services.get(process)
+        _services[process] = services
+    try:
+        yield
+    finally:
+        with _lock:
+            del _services[process]
+            if before is not None:
+                _services[process] = before

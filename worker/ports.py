@@ -455,6 +455,9 @@ class Store(Protocol):
 class Publisher(Protocol):
     """Hands ids to the broker. Never raises for a broker that is away: a message is a hint, the row the truth."""
 
+    def reserve(self) -> bool:
+        """Take one place among the single messages of this second; False: leave this command to dispatch."""
+
     def execute(self, ids: Sequence[UUID], *, label: str, countdown: float | None = None) -> bool:
         """Ask a worker to execute commands, after `countdown` seconds if given; False when it was not handed over."""
 

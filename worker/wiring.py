@@ -34,7 +34,7 @@ from .domain.errors import PostPurchaseError
 from .domain.klarna_commands import KLARNA_COMMANDS
 from .domain.label import command_label
 from .domain.ladder import Policy
-from .ports import Account, Provider, StoreUnavailable, TicketDesk
+from .ports import Account, Provider, Publisher, StoreUnavailable, TicketDesk
 from .providers.bluesnap import BlueSnap
 from .providers.klarna import Klarna
 from .providers.transport import CurlTransport
@@ -99,12 +99,12 @@ class Services:
         )
 
     @cached_property
-    def publisher(self) -> CeleryPublisher:
+    def publisher(self) -> Publisher:
         """The way to the broker for whoever must not be held up: it gives up early, and then for a while."""
         return self._publisher(pause=self.settings.broker.publish_pause_seconds)
 
     @cached_property
-    def upkeep_publisher(self) -> CeleryPublisher:
+    def upkeep_publisher(self) -> Publisher:
         """The way to the broker for dispatch and sweep, which others rely on: they try again at their next tick."""
         return self._publisher(pause=self.settings.dispatch.interval_seconds)
 

@@ -20,7 +20,7 @@ CLOCK = (
     "worker/desks/email.py",
     "worker/domain/key.py",
     "worker/store/",
-    "worker/testing.py",
+    "worker/testing/",
     "worker/sandbox/",
     "worker/desks/webhook.py",
     "worker/logs.py",

@@ -36,6 +36,8 @@ began = time.process_time()
 
 import worker
 
+worker.Capture
+
 print(json.dumps({
     "seen": seen,
     "cpu_seconds": time.process_time() - began,

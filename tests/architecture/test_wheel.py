@@ -63,6 +63,7 @@ def test_the_wheel_carries_the_licence_and_the_command(wheel):
 
     assert f"{info}/licenses/LICENSE" in archive.namelist()
     assert "post-purchase = worker.cli:main" in commands
+    assert "[pytest11]\npost_purchase = worker.testing.plugin" in commands
 
 
 @pytest.mark.parametrize("folder", DATA_FOLDERS)

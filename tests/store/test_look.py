@@ -122,3 +122,42 @@ def test_the_oldest_due_command_tells_whether_anybody_works(look, given, clock):
     given.one(due_at=clock.now - timedelta(seconds=5))
 
     assert clock.now - timedelta(seconds=7) == look("oldest_due_at")
+
+
+def test_the_next_moment_is_that_of_what_becomes_due_by_itself(look, given, clock):
+    """Who moves a clock by hand moves it there; any later, and a retry would be late without a reason."""
+    given.now(State.SUCCEEDED)
+    given.one()
+    given.one(order_id="a", kind="update_authorization")
+    given.one(order_id="a", due_at=clock.now + timedelta(seconds=1))
+    assert look("next_moment") is None
+
+    given.held()
+    given.one(due_at=clock.now + timedelta(hours=5))
+    assert clock.now + timedelta(seconds=90) == look("next_moment")
+
+    given.one(due_at=clock.now + timedelta(seconds=7))
+    assert clock.now + timedelta(seconds=7) == look("next_moment")
+
+
+def test_what_was_handed_out_and_lost_is_due_again_at_a_moment(look, store, given, clock):
+    """A message that never arrives is made good by dispatch, and that takes its time."""
+    given.one()
+    with store.begin() as transaction:
+        transaction.take_due(limit=1, window=1, horizon=timedelta(0), published_for=timedelta(seconds=10))
+
+    assert clock.now + timedelta(seconds=10) == look("next_moment")
+
+
+def test_a_ticket_has_a_moment_only_while_there_is_something_to_tell(look, store, given, clock):
+    """A desk that knows everything is asked once more a minute later, and nobody need wait for that."""
+    ticket_id = given.linked(given.now(State.ESCALATED), Reason.REFUSED)
+    with store.begin() as transaction:
+        transaction.postpone_ticket(ticket_id, retry_in=timedelta(seconds=5), problem="away")
+    untold = look("next_moment")
+    clock.advance(timedelta(seconds=5))
+    with store.begin() as transaction:
+        work = transaction.claim_ticket(ticket_id, lease=timedelta(seconds=60), cases=10)
+        transaction.land_ticket(work, desk="log", external_ref="1", next_in=timedelta(seconds=60))
+
+    assert (clock.now, None) == (untold, look("next_moment"))

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from .control import Control, order_fields, transaction_fields
 from .errors import SandboxError
+from .loop import LeapingLoop
 from .server import IDLE_SECONDS, Port
 from .site import Site
 from .wire import read_json
@@ -43,7 +44,7 @@ class _Running:
 
     site: Site
     control_url: str
-    loop: asyncio.AbstractEventLoop
+    loop: LeapingLoop
     stop: asyncio.Event
 
 
@@ -227,6 +228,12 @@ class Sandbox:
         """Let time pass here: keys are forgotten, authorizations expire."""
         self._call(lambda site: site.world.advance(seconds))
 
+    def leap(self, seconds: float) -> None:
+        """Let time pass on the wire too: what was delayed or held goes on, idle connections and outages end."""
+        self.advance(seconds)
+        loop = self._running.loop
+        asyncio.run_coroutine_threadsafe(loop.leap(seconds), loop).result()
+
     def reset(self) -> None:
         """Begin again with an empty world and an open port."""
         self._await(Site.reset)
@@ -295,7 +302,8 @@ def serve(
         idle_seconds=idle_seconds,
     )
     orders = [] if orders_file is None else _read_orders(Path(orders_file))
-    asyncio.run(_serve(plan, orders=orders, ready=ready))
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        runner.run(_serve(plan, orders=orders, ready=ready))
 
 
 async def _serve(plan: _Plan, *, orders: Sequence[Json], ready: Callable[[str, str], object] | None) -> None:
@@ -314,7 +322,8 @@ def _run_on_thread(plan: _Plan, started: Future[_Running]) -> None:
             await running.stop.wait()
 
     try:
-        asyncio.run(run())
+        with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+            runner.run(run())
     except SandboxError as error:
         started.set_exception(error)
 
@@ -331,13 +340,15 @@ async def _opened(plan: _Plan, *, orders: Sequence[Json] = ()) -> AsyncIterator[
     for order in orders:
         make = world.create_transaction if "transaction_id" in order else world.create_order
         make(**order)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, LeapingLoop)  # noqa: S101  # both ways to run a sandbox are here, and both say so
     site = Site(world, Port(world.respond, host=plan.host, port=plan.port, idle_seconds=plan.idle_seconds))
     try:
         control = Port(Control(site).respond, host=plan.host, port=plan.control_port)
         try:
             site.accept_connections()
             control.listen()
-            yield _Running(site=site, control_url=control.url, loop=asyncio.get_running_loop(), stop=asyncio.Event())
+            yield _Running(site=site, control_url=control.url, loop=loop, stop=asyncio.Event())
         finally:
             await control.close()
     finally:

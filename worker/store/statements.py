@@ -18,6 +18,7 @@ from uuid import UUID
 from sqlalchemy import (
     Boolean,
     ColumnElement,
+    CompoundSelect,
     Connection,
     Delete,
     FromClause,
@@ -40,6 +41,7 @@ from sqlalchemy import (
     text,
     true,
     type_coerce,
+    union_all,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -570,6 +572,39 @@ def _due_tickets() -> Update:
         .where(ticket.c.id.in_(select(found.c.id)))
         .values(published_until=bindparam("until", type_=UtcDateTime()))
         .returning(ticket.c.id, ticket.c.account, ticket.c.reason)
+    )
+
+
+@cache
+def _next_moments() -> CompoundSelect[Any]:
+    """When the first command, lease and ticket become due that are not yet, or are handed out and not taken."""
+    now = bindparam("now", type_=UtcDateTime())
+    untold = exists(
+        select(literal_column("1"))
+        .select_from(ticket_command)
+        .where(
+            ticket_command.c.ticket_id == ticket.c.id,
+            ticket_command.c.closed_at.is_(None),
+            ticket_command.c.announced_at.is_(None),
+        )
+    )
+
+    return union_all(
+        select(func.min(command.c.due_at, type_=UtcDateTime())).where(
+            _pending(), command.c.due_at > now, ~_is_held_back()
+        ),
+        select(func.min(command.c.published_until, type_=UtcDateTime())).where(
+            _pending(), command.c.due_at <= now, command.c.published_until > now, ~_is_held_back()
+        ),
+        select(func.min(command.c.lease_until, type_=UtcDateTime())).where(
+            _unlit(f"post_purchase_command.{EXECUTING}")
+        ),
+        *(
+            select(func.min(moment, type_=UtcDateTime())).where(
+                ticket.c.state != literal_column(f"'{TicketState.CLOSED}'"), moment > now, untold
+            )
+            for moment in (ticket.c.due_at, ticket.c.published_until, ticket.c.lease_until)
+        ),
     )
 
 
@@ -1120,6 +1155,12 @@ class SqlTransaction:
         )
 
         return oldest
+
+    def next_moment(self) -> datetime | None:
+        """When the next thing becomes due by itself: a command, the end of a lease, a ticket; None: nothing does."""
+        moments = self._connection.scalars(_next_moments(), {"now": self.now}).all()
+
+        return min((each for each in moments if each is not None), default=None)
 
 
 # --- rows and values ---------------------------------------------------------------------------------------

@@ -20,14 +20,14 @@ from typing import Literal, TypeVarTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from .domain.errors import DeskUnavailable
-from .domain.ticket import CaseFile
-from .ports import Answer, NoAnswer, Request
-from .providers.transport import IDLE_SECONDS, AlreadyInFlight, BrokenHeader, require_safe_address
-from .sandbox import wire
-from .sandbox.server import MOST_BODY_BYTES
-from .sandbox.world import World
-from .store.clock import ManualClock
+from ..domain.errors import DeskUnavailable
+from ..domain.ticket import CaseFile
+from ..ports import Answer, NoAnswer, Request
+from ..providers.transport import IDLE_SECONDS, AlreadyInFlight, BrokenHeader, require_safe_address
+from ..sandbox import wire
+from ..sandbox.server import MOST_BODY_BYTES
+from ..sandbox.world import World
+from ..store.clock import ManualClock
 
 __all__ = ["ManualClock", "Message", "RecordingDesk", "RecordingPublisher", "SandboxTransport", "Told", "World"]
 
