@@ -200,6 +200,13 @@ STATES = [
         Ambiguous,
         "lines",
     ),
+    (
+        "lines of other names",
+        SET_LINES,
+        an_order(order_amount=9_000, order_lines=[LINE | {"name": "shoe"}]),
+        Ambiguous,
+        "lines",
+    ),
     ("amount of text", SET_AMOUNT, an_order(order_amount="9000"), Ambiguous, "cannot be understood"),
     ("extended or not", EXTEND, an_order(expires_at="2026-12-20T12:00:00Z"), Ambiguous, "ends 2026-12-20T12:00:00Z"),
     # fields
