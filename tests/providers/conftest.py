@@ -18,6 +18,7 @@ import trustme
 
 from worker.ports import Held, Request
 from worker.providers.transport import CurlTransport
+from worker.testing import ManualClock, SandboxTransport
 
 PATIENCE_SECONDS = 20.0
 
@@ -293,5 +294,50 @@ def held():
             "problem": None,
         }
         return Held(**(plain | changes))
+
+    return build
+
+
+@dataclass(slots=True, kw_only=True)
+class StandIn:
+    """The sandbox in this process, asked through the shipped stand-in of the transport."""
+
+    transport: SandboxTransport
+
+    @property
+    def world(self):
+        return self.transport.world
+
+    def ask(self, request: Request) -> object:
+        """Send one request, and let time pass on the clock until it has ended."""
+        tag = uuid4()
+        self.transport.send(tag, request)
+        for _ in range(100):
+            for ended, answer in self.transport.collect(1.0):
+                assert ended == tag
+                return answer
+        raise AssertionError("it never ended")
+
+
+@pytest.fixture
+def stand_in():
+    return StandIn(transport=SandboxTransport(clock=ManualClock(datetime(2026, 11, 22, 12, 0, tzinfo=UTC))))
+
+
+@pytest.fixture
+def held_of(held):
+    """A command as enqueue stores it, in a worker's hands."""
+
+    def build(command, *, key="b5f5c4a2-0d3b-5c8e-9a53-2b7c4a0a9b11", **changes) -> Held:
+        stored = {
+            "account": command.account,
+            "kind": command.kind,
+            "order_id": command.order_id,
+            "target": command.target,
+            "keyed": command.keyed,
+            "payload": command.payload(key),
+            "idempotency_key": key,
+        }
+        return held(**(stored | changes))
 
     return build

@@ -149,13 +149,13 @@ def _no_refund(case: Case, refunds: list[Json], *, known: str) -> Finding:
         return Absent(evidence=_told(case, f"The refund {quoted(known)} is not listed."))
     disagreement = _disagreement(case, refunds)
     if disagreement:
-        return _ambiguous(case, "None of the refunds carries our key.", disagreement)
+        return _ambiguous(case, "No refund listed carries our key.", disagreement)
     nobodys = [refund for refund in refunds if not _keys_shown(refund) and _fits(case, refund)]
     if nobodys:
         ids = named([_refund_id(refund) for refund in nobodys])
         return _ambiguous(case, f"Of the refunds that fit, none shows whose it is: {ids}.")
 
-    return Absent(evidence=_told(case, f"None of the {len(refunds)} refunds listed is this command's."))
+    return Absent(evidence=_told(case, f"Of {len(refunds)} refunds listed none is this command's."))
 
 
 def _disagreement(case: Case, refunds: list[Json]) -> str:

@@ -103,9 +103,8 @@ def unread(answer: Answer) -> str:
 def may_be_a_strangers(answer: Answer) -> bool:
     """Whether some gateway, firewall or login page may have given the answer: a page of markup, or a fragment."""
     text = answer.body.removeprefix(_BYTE_ORDER_MARK).lstrip()
-    kind = answer.headers.get("content-type", "").lower()
 
-    return not answer.complete or text[:1] == b"<" or (bool(text) and ("html" in kind or "xml" in kind))
+    return not answer.complete or text[:1] == b"<" or "html" in answer.headers.get("content-type", "").lower()
 
 
 def sent_in(held: Held) -> dict[str, object]:

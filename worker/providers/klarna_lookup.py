@@ -105,7 +105,7 @@ def _booked(case: Case, booking: _Booking) -> Finding:
 
 
 def _not_booked(case: Case, booking: _Booking, entries: list[Json], *, mark: str, repeated: list[str]) -> Finding:
-    looked = f"None of the order's {len(entries)} {booking.listed} carries {mark}"
+    looked = f"Of the order's {len(entries)} {booking.listed} none carries {mark}"
     disagreement = _disagreement(case, booking, entries)
     if disagreement:
         return _ambiguous(case, f"{looked}.", disagreement)
