@@ -106,12 +106,10 @@ class Provider(Protocol):
     def lookup(self, held: Held) -> Request | None:
         """Build the read that shows whether the command took effect; None where this one cannot be read back."""
 
-    def finding(
-        self, held: Held, answer: Answer | NoAnswer, *, result: Mapping[str, Any] | None = None
-    ) -> Finding | Outcome:
+    def finding(self, held: Held, answer: Answer | NoAnswer) -> Finding | Outcome:
         """Say what a lookup's answer shows of the command; an outcome, never a success, where it shows nothing.
 
-        `result` is what the command's own success gave, where it had one: then its id tells which effect is meant.
+        Where the command's own success gave a result, that result tells which effect is meant.
         """
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -40,7 +40,8 @@ def look(bluesnap):
 
     def finding(held, content, *, status=200, complete=True, result=None):
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        return bluesnap.finding(held, Answer(status=status, headers={}, body=body, complete=complete), result=result)
+        held = held if result is None else replace(held, result=result)
+        return bluesnap.finding(held, Answer(status=status, headers={}, body=body, complete=complete))
 
     return finding
 
@@ -478,7 +479,7 @@ def send(bluesnap, stand_in):
 
 @pytest.fixture
 def read_back(bluesnap, stand_in):
-    return lambda held, **known: bluesnap.finding(held, stand_in.ask(bluesnap.lookup(held)), **known)
+    return lambda held: bluesnap.finding(held, stand_in.ask(bluesnap.lookup(held)))
 
 
 @pytest.fixture
@@ -588,9 +589,9 @@ def test_a_pending_refund_is_followed_to_its_end(stand_in, play, send, read_back
     stand_in.world.switch(bluesnap_refund_details=False, bluesnap_refund_status="PENDING", bluesnap_pending_ends=ends)
     answered = send(held)
 
-    at_first = read_back(held, result=answered.result)
+    at_first = read_back(replace(held, result=answered.result))
     stand_in.world.advance(73 * 3600)
-    at_last = read_back(held, result=answered.result)
+    at_last = read_back(replace(held, result=answered.result))
 
     assert isinstance(answered, Succeeded)
     assert not answered.settled

@@ -1,4 +1,4 @@
-"""What became of a command is read at the provider before money moves again, a refusal is believed or a person called."""
+"""What became of a command is read before money moves again, a refusal is believed or a person is called."""
 
 from __future__ import annotations
 
@@ -346,7 +346,9 @@ def test_a_recheck_that_finds_it_closes_the_ticket(each_stage):
 
     assert ("succeeded", False, 1, []) == shape(each_stage, command_id)
     assert ("recheck", "done") == readings(each_stage, command_id)[-1]
-    assert [("recheck", "night shift")] == [(each["verb"], each["by"]) for each in each_stage.show(command_id)["actions"]]
+    assert [("recheck", "night shift")] == [
+        (each["verb"], each["by"]) for each in each_stage.show(command_id)["actions"]
+    ]
 
 
 def test_a_recheck_that_cannot_read_stays_with_the_person_under_the_same_reason(stage):

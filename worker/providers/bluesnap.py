@@ -19,7 +19,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import unescape
-from typing import Any
 from urllib.parse import unquote
 
 from ..domain.errors import FieldProblem, InvalidCommand
@@ -317,15 +316,13 @@ class BlueSnap:
             repeatable=True,
         )
 
-    def finding(
-        self, held: Held, answer: Answer | NoAnswer, *, result: Mapping[str, Any] | None = None
-    ) -> Finding | Outcome:
+    def finding(self, held: Held, answer: Answer | NoAnswer) -> Finding | Outcome:
         """Say what the record shows of a command."""
         match answer:
             case NoAnswer():
                 return unanswered(answer)
             case Answer(status=status) if status in DONE:
-                found = find(held, content_of(answer), result=result)
+                found = find(held, content_of(answer))
                 return found or InDoubt(problem=_problem(held, answer, unread(answer), ""))
             case Answer():
                 return _not_found(held, answer) or _not_done(held, answer)

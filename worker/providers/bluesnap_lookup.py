@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from typing import Any
 
 from ..domain.bluesnap_commands import META_KEY
 from ..domain.finding import Absent, Ambiguous, Done, Finding
@@ -49,13 +48,12 @@ class Lookup:
     judge: Callable[[Case], Finding]
 
 
-def find(held: Held, content: object, *, result: Mapping[str, Any] | None = None) -> Finding | None:
+def find(held: Held, content: object) -> Finding | None:
     """Hold a command against what its read brought; None when that is not the record asked for.
 
     Args:
         held: The command.
         content: The record.
-        result: What the command's own success gave, where it had one.
     """
     look, sent = LOOKUPS.get(held.kind), sent_in(held)
     if look is None:
@@ -64,7 +62,7 @@ def find(held: Held, content: object, *, result: Mapping[str, Any] | None = None
     if not isinstance(content, dict) or not asked or identifier(content.get(look.id)) != asked:
         return None
 
-    return look.judge(Case(held=held, sent=sent, shown=content, result=result or {}))
+    return look.judge(Case(held=held, sent=sent, shown=content, result=held.result or {}))
 
 
 # --- captures and reversals --------------------------------------------------------------------------------

@@ -189,13 +189,7 @@ class Klarna:
             repeatable=True,
         )
 
-    def finding(
-        self,
-        held: Held,
-        answer: Answer | NoAnswer,
-        *,
-        result: Mapping[str, Any] | None = None,  # noqa: ARG002 - a mark of ours says more than an id
-    ) -> Finding | Outcome:
+    def finding(self, held: Held, answer: Answer | NoAnswer) -> Finding | Outcome:
         """Say what the order shows of a command."""
         match answer:
             case NoAnswer():

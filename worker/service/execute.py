@@ -283,9 +283,7 @@ class _Task:
     def _outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome | Finding:
         provider = self.x.accounts[held.account].provider
         try:
-            if held.read_back is not None:
-                return provider.finding(held, answer, result=held.result)
-            return provider.outcome(held, answer)
+            return provider.outcome(held, answer) if held.read_back is None else provider.finding(held, answer)
         except Exception:
             log.exception("answer.not_understood", command_id=str(held.id), kind=held.kind)
             message = "the worker could not read the answer; its log says why"
