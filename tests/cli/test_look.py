@@ -69,8 +69,9 @@ def test_a_line_of_a_list_has_what_a_script_needs(run_json, escalated):
     (line,) = run_json("list")
 
     assert [
-        *("id", "kind", "account", "order_id", "reference", "target", "amount", "keyed", "state", "in_doubt", "claims"),
-        *("attempts_count", "failures", "due_at", "idempotency_key", "problem", "created_at", "finalized_at"),
+        *("id", "kind", "account", "order_id", "reference", "target", "amount", "keyed", "state", "in_doubt"),
+        *("read_back", "absent_at", "replaces", "claims", "attempts_count", "failures", "due_at", "idempotency_key"),
+        *("problem", "created_at", "finalized_at"),
     ] == list(line)
 
 

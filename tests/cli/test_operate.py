@@ -62,7 +62,7 @@ def test_who_and_why_are_kept(run, run_json, escalated):
     assert "cancel\ton call\tkept the goods\tescalated" in run("show", command_id).out
 
 
-@pytest.mark.parametrize("verb", ["retry", "resolve", "cancel"])
+@pytest.mark.parametrize("verb", ["retry", "recheck", "resolve", "cancel"])
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -88,11 +88,12 @@ def test_nobody_acts_without_a_name_and_a_reason(run, escalated, verb, arguments
 @pytest.mark.parametrize(
     ("verb", "state", "why"),
     [
-        ("retry", "stored", "it is pending; only an escalated command can be retried"),
-        ("retry", "succeeded", "it is succeeded; only an escalated command can be retried"),
+        ("retry", "stored", "it is pending; only an escalated command"),
+        ("retry", "succeeded", "it is succeeded; only an escalated command"),
         ("resolve", "stored", "it is pending; only an escalated command"),
         ("cancel", "succeeded", "it is succeeded; only a pending or escalated one can be"),
         ("cancel", "retrying", "an attempt of it is in doubt"),
+        ("recheck", "stored", "it is pending; only an escalated command"),
     ],
 )
 def test_a_refused_verb_is_exit_1_with_its_reason(run, request, verb, state, why):
@@ -137,3 +138,79 @@ def test_people_see_what_was_done(run, escalated):
     done = run("cancel", command_id, *WHO)
 
     assert (0, f"id\tverb\tdone\tstate\n{command_id}\tcancel\tyes\tcancelled\n", "") == done
+
+
+# --- recheck and amend -------------------------------------------------------------------------------------
+
+
+def test_a_recheck_has_it_read_by_the_workers(run_json, run, escalated):
+    """The command line itself asks no provider: it has no lease, and may be a laptop."""
+    command_id = escalated(reference="r-1")
+
+    (done,) = run_json("recheck", command_id, *WHO)
+
+    assert (True, "pending") == (done["was_done"], done["state"])
+    assert "being read back: recheck" in run("show", command_id).out
+
+
+@pytest.fixture
+def amended(tmp_path):
+    """A file with what a command shall be instead."""
+
+    def write(*lines, **fields):
+        line = {"kind": "capture", "account": "klarna-eu", "order_id": "order-1", "amount": 900} | fields
+        file = tmp_path / "amended.json"
+        file.write_text("\n".join(lines or [json.dumps(line)]))
+        return file
+
+    return write
+
+
+def test_an_amended_command_is_stored_under_a_new_key(run_json, rejected, amended):
+    """The old key would bring back the old refusal."""
+    old = rejected(reference="r-1")
+
+    new = run_json("amend", old, amended(), *WHO)
+
+    shown = run_json("show", new["id"])
+    assert (str(old), 900, "pending") == (shown["replaces"], shown["amount"], shown["state"])
+    assert run_json("show", old)["idempotency_key"] != new["idempotency_key"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["{"], "is not valid JSON"),
+        (['{"kind": "capture", "account": "klarna-eu", "order_id": "order-1"}'], "amount"),
+        (["{}", "{}"], "holds 2 lines"),
+    ],
+    ids=["no JSON", "no amount", "two"],
+)
+def test_a_file_that_is_no_command_amends_nothing(run, rejected, amended, lines, said):
+    """Half an amendment is none."""
+    old = rejected(reference="r-1")
+
+    done = run("amend", old, amended(*lines), *WHO)
+
+    assert (2, "") == (done.code, done.out)
+    assert said in done.err
+    assert 1 == len(json.loads(run("list", "--json").out))
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "why"),
+    [
+        ("rejected", {"order_id": "order-2"}, "its order_id is 'order-1'"),
+        ("succeeded", {}, "it is succeeded"),
+        ("escalated", {}, "not known to be absent"),
+    ],
+)
+def test_an_amendment_that_is_not_safe_is_refused(run, request, amended, state, fields, why):
+    """Exit 1, the reason, and nothing stored."""
+    old = request.getfixturevalue(state)(reference="r-1")
+
+    done = run("amend", old, amended(**fields), *WHO)
+
+    assert (1, "") == (done.code, done.out)
+    assert why in done.err
+    assert 1 == len(json.loads(run("list", "--json").out))

@@ -237,6 +237,20 @@ def test_a_refusal_of_what_was_never_done_is_believed_after_two_readings(each_st
     assert "NOT_ALLOWED" == each_stage.command(command_id).problem.code
 
 
+def test_a_refusal_of_a_repeat_is_read_back_although_the_first_was_found_absent(stage, transaction):
+    """Both readings lagged behind: what they missed is why the repeat is refused."""
+    transaction_id = transaction(stage)
+    stage.world.fault("drop_reply")
+    stage.world.fault("stale_read", times=2, method="GET")
+    command_id = stage.enqueue(capture_of(transaction_id, amount=1_000))
+
+    stage.work(timedelta(hours=1))
+
+    assert ("succeeded", False, 1, []) == shape(stage, command_id)
+    assert ["absent", "absent", "done"] == [verdict for _, verdict in readings(stage, command_id)]
+    assert [("capture", "10.00")] == stage.effects()
+
+
 def test_a_refusal_that_nothing_can_be_read_about_goes_to_a_person(stage):
     """The readings tell nothing; the case file says how often that was tried."""
     stage.world.fault("drop_reply")

@@ -70,7 +70,7 @@ def enqueue(
     """
     name = "stdin" if file == "-" else file
     with invocation(ctx).services() as services:
-        stored = _store(services, _read(file, name, _kinds(services)), name)
+        stored = _store(services, _read(file, name, kinds_of(services)), name)
 
     rows = [_row(line, enqueued) for line, enqueued in stored]
     if as_json:
@@ -81,7 +81,8 @@ def enqueue(
     tell(f"{new} stored, {len(rows) - new} known already")
 
 
-def _kinds(services: Services) -> Kinds:
+def kinds_of(services: Services) -> Kinds:
+    """Say which commands each configured account takes."""
     from ..wiring import COMMANDS  # noqa: PLC0415  # --help must be quick
 
     return {name: COMMANDS[account.provider] for name, account in services.settings.accounts.items()}
@@ -90,7 +91,7 @@ def _kinds(services: Services) -> Kinds:
 def _read(file: str, name: str, kinds: Kinds) -> list[Line]:
     lines: list[Line] = []
     bad: list[BadLine] = []
-    with _opened(file) as stream:
+    with opened(file) as stream:
         for each in _watched(read_lines(stream, kinds), "reading"):
             match each:
                 case Line():
@@ -102,7 +103,8 @@ def _read(file: str, name: str, kinds: Kinds) -> list[Line]:
     return lines
 
 
-def _opened(file: str) -> AbstractContextManager[BinaryIO]:
+def opened(file: str) -> AbstractContextManager[BinaryIO]:
+    """Open a file of commands, or stdin for `-`."""
     if file == "-":
         return nullcontext(sys.stdin.buffer)
     try:

@@ -45,6 +45,13 @@ _ATTEMPTS: Columns = {
     "correlation id": lambda line: line["correlation_id"],
 }
 
+_READINGS: Columns = {
+    "read at": lambda line: moment(line["read_at"]),
+    "for": lambda line: line["purpose"],
+    "verdict": lambda line: line["verdict"],
+    "evidence": lambda line: line["evidence"],
+}
+
 _TICKETS: Columns = {
     "id": lambda line: line["id"],
     "reason": lambda line: line["reason"],
@@ -76,6 +83,14 @@ _COUNTS: Columns = {
     "in doubt": lambda line: line["in_doubt"],
     "commands": lambda line: line["commands"],
     "amount": lambda line: line["amount"],
+}
+
+#: What stands below the facts of one command.
+_PARTS: Mapping[str, Columns] = {
+    "attempts": _ATTEMPTS,
+    "readings": _READINGS,
+    "tickets": _TICKETS,
+    "actions": _ACTIONS,
 }
 
 
@@ -148,7 +163,7 @@ def show(
         print_json(shown)
         return
     print_facts(_facts(shown), title=f"{shown['kind']} {shown['order_id']}")
-    for title, columns in {"attempts": _ATTEMPTS, "tickets": _TICKETS, "actions": _ACTIONS}.items():
+    for title, columns in _PARTS.items():
         if shown[title]:
             print_rows(columns, shown[title], title=title)
 
@@ -157,11 +172,12 @@ def _facts(shown: Mapping[str, Any]) -> dict[str, object]:
     left, problem = shown["key_window_left_seconds"], shown["problem"]
     facts = {
         **{name: shown[name] for name in ("id", "kind", "account", "order_id", "reference", "target", "amount")},
-        **{name: shown[name] for name in ("state", "in_doubt", "attempts_count", "failures", "claims")},
-        **{name: moment(shown[name]) for name in ("created_at", "due_at", "finalized_at")},
+        **{name: shown[name] for name in ("state", "in_doubt", "attempts_count", "failures", "claims", "replaces")},
+        "being read back": shown["read_back"],
+        **{name: moment(shown[name]) for name in ("created_at", "due_at", "absent_at", "finalized_at")},
         "idempotency_key": shown["idempotency_key"],
         "keyed": shown["keyed"],
-        "key window": None if left is None else f"open for {duration(left)}" if left > 0 else "closed",
+        "key window": None if left is None else _window(left),
         **{f"result {name}": value for name, value in (shown["result"] or {}).items()},
         **{f"problem {name}": value for name, value in (problem or {}).items()},
     }
@@ -181,11 +197,13 @@ def stats(ctx: typer.Context, *, as_json: AsJson = False) -> None:
         print_json(counted)
         return
     print_rows(_COUNTS, counted["counts"])
-    for each in counted["key_windows"]:
-        left = duration(each["left_seconds"])
-        print_facts({f"key window left, {each['account']}": left}, title="in doubt")
+    windows = {f"key window of {each['account']}": _window(each["left_seconds"]) for each in counted["key_windows"]}
     waited = {"open tickets": counted["open_tickets"], "oldest due": duration(counted["oldest_due_seconds"])}
-    print_facts(waited, title="waiting")
+    print_facts({**waited, **windows}, title="waiting")
+
+
+def _window(left: float) -> str:
+    return f"open for {duration(left)}" if left > 0 else "closed"
 
 
 def tickets(

@@ -160,7 +160,8 @@ def decide(
     match outcome:
         case Succeeded():
             return _finish(outcome, standing, policy, ended_at=ended_at)
-        case Rejected(problem=problem) if standing.in_doubt:
+        case Rejected(problem=problem) if standing.in_doubt or standing.absent_at is not None:
+            # Even where it was found absent: what arrived after the readings may be why it is refused now.
             return _look_first(
                 standing,
                 policy,

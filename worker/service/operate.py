@@ -196,7 +196,7 @@ class Operator:
     def _escalated(self, command: StoredCommand, verb: str) -> Account:
         """Demand that a command is escalated and of a configured account; return the account."""
         if command.state is not State.ESCALATED:
-            raise VerbRefused(verb, command.id, f"it is {command.state}; this can be done to an escalated command only")
+            raise VerbRefused(verb, command.id, f"it is {command.state}; only an escalated command can take this verb")
         account = self.accounts.get(command.account)
         if account is None:
             raise VerbRefused(verb, command.id, f"account {command.account!r} is not configured")
