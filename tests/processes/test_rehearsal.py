@@ -87,7 +87,8 @@ def test_what_nobody_knew_was_read_back_before_money_moved_again(commands, refer
     """A capture at BlueSnap has no key: only its own records tell whether a lost reply was a yes."""
     command = commands[reference]
 
-    verdicts = [each["verdict"] for each in command["readings"]]
+    # A read that this machine was too slow for tells nothing, and is made again.
+    verdicts = [each["verdict"] for each in command["readings"] if each["verdict"] != "unread"]
 
     assert (found, state, effects) == (verdicts, command["state"], len(command["effects"]))
 
