@@ -72,6 +72,23 @@ def test_it_demands_the_credentials_of_the_account(sandbox):
     assert 401 == status_of(urls["base_url"])
 
 
+def test_it_takes_the_credentials_of_every_account_that_points_at_it(sandbox):
+    """Several accounts are rehearsed against one sandbox, each with its own name, and only at its own provider."""
+    _, urls = sandbox(
+        "--create-orders",
+        "1000",
+        ACCOUNTS__KLARNA_NA__PROVIDER="klarna",
+        ACCOUNTS__KLARNA_NA__BASE_URL="http://127.0.0.1:8090",
+        ACCOUNTS__KLARNA_NA__USERNAME="overseas",
+        ACCOUNTS__KLARNA_NA__PASSWORD="sandbox",
+        ACCOUNTS__BLUESNAP_US__USERNAME="elsewhere",
+    )
+
+    assert 200 == status_of(urls["base_url"])
+    assert 200 == status_of(urls["base_url"], username="overseas")
+    assert 401 == status_of(urls["base_url"], username="elsewhere")
+
+
 def test_orders_are_there_from_the_beginning(sandbox, file):
     """A demonstration starts with orders, and without a second program that makes them."""
     orders = file({"order_id": ORDER, "amount": 1000})

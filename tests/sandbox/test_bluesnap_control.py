@@ -177,9 +177,36 @@ def test_unknown_transactions_are_made_on_first_use_when_told_so(new_blue_shop):
         assert "CAPTURE" == sandbox.transaction("17")["cardTransactionType"]
 
 
-def test_a_file_may_hold_orders_and_transactions(tmp_path):
-    """A demonstration with both providers needs both before the first command arrives."""
+def test_a_record_can_be_there_from_the_beginning(driver, blue_shop):
+    """A script can name what it updates and reads before anything has run."""
+    made = driver.create_record("recurring/plans", "2179401", fields={"name": "Gold", "chargeFrequency": "MONTHLY"})
+
+    read = blue_shop.call("GET", "recurring/plans/2179401")
+
+    assert {"name": "Gold", "chargeFrequency": "MONTHLY", "planId": 2_179_401} == made == read.json
+    assert [] == driver.effects()
+
+
+@pytest.mark.parametrize(
+    ("collection", "record_id", "sentence"),
+    [
+        ("plans", "18", "there is no collection 'plans'; there are alt-transactions, batch/order-placement"),
+        ("recurring/plans", "gold", "record_id must be digits, as BlueSnap's ids are, got 'gold'"),
+        ("recurring/plans", "17", "record 17 of recurring/plans is there already"),
+    ],
+)
+def test_a_record_that_makes_no_sense_is_refused_in_one_sentence(driver, collection, record_id, sentence):
+    """The sentence names the thing and what would do."""
+    driver.create_record("recurring/plans", "17", fields={"name": "Gold"})
+
+    with pytest.raises(SandboxError, match=sentence):
+        driver.create_record(collection, record_id, fields={})
+
+
+def test_a_file_may_hold_orders_transactions_and_records(tmp_path):
+    """A demonstration with both providers needs all of them before the first command arrives."""
     lines = [
+        {"collection": "vendors", "record_id": "400", "fields": {"email": "vendor@shop.example"}},
         {"order_id": "a", "amount": 100},
         {"transaction_id": "17", "amount": "5.00", "currency": "EUR", "captured": True},
         {"transaction_id": None},
@@ -208,6 +235,7 @@ def test_a_file_may_hold_orders_and_transactions(tmp_path):
     [
         ({"transaction_id": "17", "amount": 5}, "line 1: amount cannot be 5"),
         ({"transaction_id": "17", "status": "x"}, "line 1: unknown field 'status'"),
+        ({"record_id": "17", "fields": {}}, "line 1: the field collection is missing"),
     ],
 )
 def test_a_wrong_transaction_of_the_file_is_named_by_its_line(tmp_path, line, sentence):

@@ -154,6 +154,28 @@ def test_a_read_of_the_past_knows_nothing_of_what_time_has_brought_since(sandbox
     assert "SUCCESS" == now["refundStatus"]
 
 
+@pytest.mark.parametrize("ends", ["SUCCESS", "FAIL"])
+def test_one_refund_can_be_pending_and_settle_by_the_clock(sandbox, blue_shop, ends):
+    """Most refunds are done at once; a rehearsal needs one that is not, and its end without a wait of days."""
+    transactions = [sandbox.create_transaction(captured=True)["transactionId"] for _ in range(2)]
+    sandbox.fault("refund_pending", order_id=transactions[0], path="refund", seconds=60, ends=ends)
+
+    answers = [blue_shop.refund(each, "4.00").json["refundStatus"] for each in transactions]
+    sandbox.advance(59)
+    before = blue_shop.read(transactions[0]).json["refunds"]["refund"][0]["refundStatus"]
+    sandbox.advance(2)
+    after = blue_shop.read(transactions[0]).json["refunds"]["refund"][0]["refundStatus"]
+
+    assert ["PENDING", "SUCCESS"] == answers
+    assert ["PENDING", ends] == [before, after]
+
+
+def test_a_pending_refund_ends_as_one_of_two(sandbox):
+    """A misspelt end would be told by nobody."""
+    with pytest.raises(SandboxError, match="ends must be one of SUCCESS, FAIL, got 'DONE'"):
+        sandbox.fault("refund_pending", ends="DONE")
+
+
 def test_a_lagging_read_does_not_know_yet_that_an_order_has_expired(sandbox, shop, order_id):
     """The replica's time is behind as a whole."""
     sandbox.advance(28 * DAY)

@@ -1,7 +1,7 @@
 """`post-purchase sandbox`: the stand-in provider as a process.
 
-Decides where it listens and which credentials it demands: those of the account that points at it. Leaves everything
-else to `worker.sandbox`, which knows nothing of settings.
+Decides where it listens and which credentials it takes: those of the accounts that point at it. Leaves everything else
+to `worker.sandbox`, which knows nothing of settings.
 """
 
 from __future__ import annotations
@@ -16,12 +16,6 @@ from .output import AsJson, print_json, print_line
 
 if TYPE_CHECKING:
     from ..config import Settings
-
-#: The account whose credentials the sandbox demands.
-_ACCOUNT = "klarna-eu"
-
-#: What it demands where there is no such account.
-_ANYBODY = ("sandbox", "sandbox")
 
 _HIGHEST_PORT = 65_535
 
@@ -74,7 +68,6 @@ def sandbox(
     settings = invocation(ctx).settings(require_credentials=True)
     configure(settings.log)
     listen = settings.sandbox
-    username, password = _credentials(settings)
     try:
         serve(
             host=host or listen.host,
@@ -82,18 +75,17 @@ def sandbox(
             control_port=listen.control_port if control_port is None else control_port,
             orders_file=orders,
             create_orders=create_orders,
-            username=username,
-            password=password,
+            accounts=_accounts(settings),
             ready=say,
         )
     except SandboxError as error:
         raise BadInput([str(error)]) from None
 
 
-def _credentials(settings: Settings) -> tuple[str, str]:
-    """What the account sends, user name first."""
-    account = settings.accounts.get(_ACCOUNT)
-    if account is None or account.username is None or account.password is None:
-        return _ANYBODY
-
-    return account.username.get_secret_value(), account.password.get_secret_value()
+def _accounts(settings: Settings) -> list[tuple[str, str, str]]:
+    """Which accounts point at a sandbox, and what they send there: plain http leads no further than this machine."""
+    return [
+        (each.provider, each.username.get_secret_value(), each.password.get_secret_value())
+        for each in settings.accounts.values()
+        if each.base_url.startswith("http://") and each.username is not None and each.password is not None
+    ]

@@ -26,7 +26,7 @@ from .provider import Effect, Execution, Operation
 from .records import SHELF_BY_COLLECTION, Record, Shelf
 from .replay import InProgress, OtherRequest, Replay
 from .switches import Switches
-from .transactions import Json, Problem, Refund, Refusal, Transaction, metadata_in
+from .transactions import HeldRefund, Json, Problem, Refund, Refusal, Transaction, metadata_in
 from .wire import Answer, Request, bare_xml_answer, html_answer, json_answer, read_json, xml_answer
 
 KEY_HEADER = "Idempotency-Key"
@@ -178,6 +178,24 @@ class BlueSnap:
 
         return transaction
 
+    def put_record(self, collection: str, record_id: str, *, fields: Json) -> Json:
+        """Put a record into the merchant's world as if it had always been there."""
+        shelf = SHELF_BY_COLLECTION.get(collection)
+        if shelf is None:
+            msg = f"there is no collection {collection!r}; there are {', '.join(SHELF_BY_COLLECTION)}"
+            raise SandboxError(msg)
+        if not (record_id.isascii() and record_id.isdigit()):
+            msg = f"record_id must be digits, as BlueSnap's ids are, got {record_id!r}"
+            raise SandboxError(msg)
+        if (collection, record_id) in self._record_by_place:
+            msg = f"record {record_id} of {collection} is there already; give another record_id"
+            raise SandboxError(msg)
+        record = Record(record_id=record_id, parent_id="", fields=fields)
+        self._record_by_place[collection, record_id] = record
+        self._records_past.note(f"{collection} {record_id}", record, was_always_there=True)
+
+        return record.shown(shelf)
+
     def find(self, transaction_id: str) -> Transaction | None:
         """Find a transaction as it stands now."""
         transaction = self._transaction_by_id.get(transaction_id)
@@ -327,6 +345,12 @@ class BlueSnap:
             transaction.review(until=now + timedelta(seconds=seconds), verdict=verdict, now=now)
             self._note(transaction)
 
+    def hold_refund(self, order_id: str, *, seconds: float, ends: str) -> None:
+        """Let the next refund of the transaction be pending for so long, and then come to its end."""
+        transaction = self.find(order_id)
+        if transaction is not None:
+            transaction.held_refund = HeldRefund(seconds=seconds, ends=ends)
+
     def reuse_id(self, order_id: str | None) -> None:  # noqa: ARG002  # all ids here come from one row
         """Let the next thing that is made have the id of the last one."""
         self._ids.repeat()
@@ -420,16 +444,22 @@ class BlueSnap:
 
     def _new_refund(self, transaction: Transaction, amount: Decimal, body: Json, *, now: datetime) -> Refund:
         switches = self._switches
+        held, transaction.held_refund = transaction.held_refund, None
+        if held is None:
+            status, ends = switches.bluesnap_refund_status or "SUCCESS", switches.bluesnap_pending_ends
+            pending_for = timedelta(hours=switches.bluesnap_pending_hours)
+        else:
+            status, ends, pending_for = "PENDING", held.ends, timedelta(seconds=held.seconds)
 
         return Refund(
             refund_id=self._ids.new("refund"),
             currency=transaction.currency,
             amount=amount,
             refunded_at=now,
-            status=switches.bluesnap_refund_status or "SUCCESS",
-            settles_at=now + timedelta(hours=switches.bluesnap_pending_hours),
-            settles_as=switches.bluesnap_pending_ends,
-            tells_status=switches.bluesnap_refund_status is not None,
+            status=status,
+            settles_at=now + pending_for,
+            settles_as=ends,
+            tells_status=held is not None or switches.bluesnap_refund_status is not None,
             reason=body.get("reason"),
             metadata=metadata_in(body),
         )

@@ -35,6 +35,7 @@ _TRANSACTION_FIELDS: _Kinds = {
     "merchant_transaction_id": str | None,
     "expires_at": str | None,
 }
+_RECORD_FIELDS: _Kinds = {"collection": str, "record_id": str, "fields": dict}
 _FAULT_FIELDS: _Kinds = {
     "kind": str,
     "order_id": str | None,
@@ -62,6 +63,7 @@ class Control:
             ("GET", "/switches"): self._switches,
             ("POST", "/orders"): self._create_order,
             ("POST", "/transactions"): self._create_transaction,
+            ("POST", "/records"): self._create_record,
             ("POST", "/switches"): self._switch,
             ("POST", "/faults"): self._fault,
             ("DELETE", "/faults"): self._clear_faults,
@@ -104,6 +106,9 @@ class Control:
 
     async def _create_transaction(self, content: Json) -> Answer:
         return json_answer(201, self._site.world.create_transaction(**transaction_fields(content)))
+
+    async def _create_record(self, content: Json) -> Answer:
+        return json_answer(201, self._site.world.create_record(**record_fields(content)))
 
     async def _switches(self, _content: Json) -> Answer:
         return json_answer(200, self._site.world.switches())
@@ -217,6 +222,13 @@ class SandboxControl:
 
         return transaction
 
+    def create_record(self, collection: str, record_id: str, *, fields: Json) -> Json:
+        """Put a shopper, plan, vendor, subscription or the like into the merchant's world."""
+        content = {"collection": collection, "record_id": record_id, "fields": fields}
+        record: Json = self._call("POST", "/records", content)
+
+        return record
+
     def switch(self, **values: object) -> None:
         """Set how the providers behave where the real ones are undocumented or depend on the account."""
         self._call("POST", "/switches", values)
@@ -304,6 +316,15 @@ def order_fields(content: object) -> Json:
 def transaction_fields(content: object) -> Json:
     """Read a card transaction to be made from JSON, as the arguments of `create_transaction`."""
     return _fields(content, _TRANSACTION_FIELDS, noun="a transaction")
+
+
+def record_fields(content: object) -> Json:
+    """Read a record to be made from JSON, as the arguments of `create_record`; it names all of them."""
+    fields = _fields(content, _RECORD_FIELDS, noun="a record")
+    for name in _RECORD_FIELDS:
+        _demand(fields, _RECORD_FIELDS, required=name)
+
+    return fields
 
 
 def _fields(content: object, accepted: _Kinds, *, noun: str) -> Json:

@@ -394,6 +394,30 @@ class FraudPending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RefundPending:
+    """Let the refund that the request makes be PENDING for so long on the sandbox's clock, and then SUCCESS or FAIL."""
+
+    seconds: int | float = 259_200
+    ends: str = "SUCCESS"
+    executed: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        ends = ("SUCCESS", "FAIL")
+        if self.ends not in ends:
+            msg = f"ends must be one of {', '.join(ends)}, got {self.ends!r}"
+            raise SandboxError(msg)
+
+    def disturb(self, provider: Provider, order_id: str | None, /) -> None:
+        """Have the next refund wait."""
+        if order_id is not None:
+            provider.hold_refund(order_id, seconds=self.seconds, ends=self.ends)
+
+    def deliver(self, answer: Answer | None, _provider: Provider, /) -> Delivery:
+        """Answer that it is pending."""
+        return Delivery(answer=answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShownTwice:
     """Show each capture and refund of a read twice, id and all, although it was booked once."""
 
@@ -533,6 +557,7 @@ KINDS: Mapping[str, type[Fault]] = {
     "non_object": NonObject,
     "not_json": NotJson,
     "payment_method_failed": PaymentMethodFailed,
+    "refund_pending": RefundPending,
     "reset": Reset,
     "shown_twice": ShownTwice,
     "singular_error": SingularError,
@@ -547,7 +572,11 @@ KINDS: Mapping[str, type[Fault]] = {
 }
 
 #: Faults that only one of the providers knows.
-ONLY_AT: Mapping[str, str] = {"payment_method_failed": "klarna", "singular_error": "klarna"}
+ONLY_AT: Mapping[str, str] = {
+    "payment_method_failed": "klarna",
+    "refund_pending": "bluesnap",
+    "singular_error": "klarna",
+}
 
 
 def build_fault(kind: str, options: Mapping[str, Any]) -> Fault:

@@ -236,6 +236,9 @@ class Klarna:
             order.review(until=now + timedelta(seconds=seconds), verdict=verdict, now=now)
             self._past.note(order_id, order)
 
+    def hold_refund(self, order_id: str, *, seconds: float, ends: str) -> None:
+        """Do nothing: a refund at Klarna is never pending."""
+
     def reuse_id(self, order_id: str | None) -> None:
         """Let the next capture or refund of the order have the id of its last one."""
         order = None if order_id is None else self.find(order_id)

@@ -108,6 +108,9 @@ class Provider(Protocol):
     def review(self, order_id: str, *, seconds: float, verdict: str) -> None:
         """Let the fraud check be pending for so long, and then come to its verdict."""
 
+    def hold_refund(self, order_id: str, *, seconds: float, ends: str) -> None:
+        """Let the next refund of the order be pending for so long, where refunds can be, and then come to its end."""
+
     def reuse_id(self, order_id: str | None) -> None:
         """Let the next thing that is made have the id of the last one."""
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from .control import Control, order_fields, transaction_fields
+from .control import Control, order_fields, record_fields, transaction_fields
 from .errors import SandboxError
 from .loop import LeapingLoop
 from .server import IDLE_SECONDS, Port
@@ -36,6 +36,7 @@ class _Plan:
     create_orders: int | None
     replay_errors: bool
     idle_seconds: float
+    accounts: Collection[tuple[str, str, str]] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +172,10 @@ class Sandbox:
         """Show a card transaction as it stands now, with all that is known of its refunds."""
         return self._call(lambda site: site.world.transaction(transaction_id))
 
+    def create_record(self, collection: str, record_id: str, *, fields: Json) -> Json:
+        """Put a shopper, plan, vendor, subscription or the like into the merchant's world; no effect is noted."""
+        return self._call(lambda site: site.world.create_record(collection, record_id, fields=fields))
+
     def switch(self, **values: object) -> None:
         """Set how the providers behave where the real ones are undocumented or depend on the account: `switches.py`."""
         self._call(lambda site: site.world.switch(**values))
@@ -269,6 +274,7 @@ def serve(
     control_port: int = 8091,
     username: str = "sandbox",
     password: str = "sandbox",  # noqa: S107  # the stand-in's own, no secret
+    accounts: Collection[tuple[str, str, str]] = (),
     orders_file: Path | str | None = None,
     create_orders: int | None = None,
     replay_errors: bool = True,
@@ -283,8 +289,10 @@ def serve(
         control_port: The port for drivers in other processes; 0 takes any free one.
         username: Name that requests must give.
         password: Password that requests must give.
+        accounts: Provider, name and password of each account. Where a provider has any, only theirs are taken there.
         orders_file: Orders to begin with, one JSON object a line with the fields of `create_order`; a line that has
-            `transaction_id` is a card transaction, with the fields of `create_transaction`.
+            `transaction_id` is a card transaction, with the fields of `create_transaction`, and one that has
+            `record_id` a record, with those of `create_record`.
         create_orders: Make an unknown order or transaction on its first use, with this amount in minor units; None:
             refuse it.
         replay_errors: Whether a key gets a stored refusal again as it gets a stored success.
@@ -300,6 +308,7 @@ def serve(
         create_orders=create_orders,
         replay_errors=replay_errors,
         idle_seconds=idle_seconds,
+        accounts=accounts,
     )
     orders = [] if orders_file is None else _read_orders(Path(orders_file))
     with asyncio.Runner(loop_factory=LeapingLoop) as runner:
@@ -336,10 +345,10 @@ async def _opened(plan: _Plan, *, orders: Sequence[Json] = ()) -> AsyncIterator[
         password=plan.password,
         create_orders=plan.create_orders,
         replay_errors=plan.replay_errors,
+        accounts=plan.accounts,
     )
     for order in orders:
-        make = world.create_transaction if "transaction_id" in order else world.create_order
-        make(**order)
+        _form_of(order)[1](world, **order)
     loop = asyncio.get_running_loop()
     assert isinstance(loop, LeapingLoop)  # noqa: S101  # both ways to run a sandbox are here, and both say so
     site = Site(world, Port(world.respond, host=plan.host, port=plan.port, idle_seconds=plan.idle_seconds))
@@ -355,6 +364,16 @@ async def _opened(plan: _Plan, *, orders: Sequence[Json] = ()) -> AsyncIterator[
         await site.close()
 
 
+def _form_of(line: object) -> tuple[Callable[[object], Json], Callable[..., Json]]:
+    """Tell by its names what a line of the orders file makes: how its fields are read, and which verb takes them."""
+    names = line if isinstance(line, dict) else {}
+    if "transaction_id" in names:
+        return transaction_fields, World.create_transaction
+    if "record_id" in names:
+        return record_fields, World.create_record
+    return order_fields, World.create_order
+
+
 def _read_orders(path: Path) -> list[Json]:
     try:
         lines = path.read_bytes().splitlines()
@@ -367,8 +386,7 @@ def _read_orders(path: Path) -> list[Json]:
             continue
         try:
             content = read_json(line)
-            is_transaction = isinstance(content, dict) and "transaction_id" in content
-            orders.append(transaction_fields(content) if is_transaction else order_fields(content))
+            orders.append(_form_of(content)[0](content))
         except ValueError as error:
             msg = f"{path} line {number}: {error}"
             raise SandboxError(msg) from error

@@ -104,6 +104,14 @@ class Refund:
         return {**reason, **shown_metadata(self.metadata)}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldRefund:
+    """That the next refund of a transaction is pending for so long, and what becomes of it then."""
+
+    seconds: float
+    ends: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Transaction:
     """One card transaction, with the laws of its life.
@@ -131,6 +139,7 @@ class Transaction:
     soft_descriptor: str | None = None
     metadata: list[Json] = field(default_factory=list)
     refunds: list[Refund] = field(default_factory=list)
+    held_refund: HeldRefund | None = None
 
     @classmethod
     def opened(

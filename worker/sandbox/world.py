@@ -8,6 +8,7 @@ path; the sockets are `server.py`.
 import asyncio
 import base64
 import hmac
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -31,8 +32,17 @@ Json = dict[str, Any]
 class World:
     """A merchant's world at the stand-in provider."""
 
-    def __init__(self, *, username: str, password: str, create_orders: int | None, replay_errors: bool) -> None:
-        self._credentials = b"Basic " + base64.b64encode(f"{username}:{password}".encode())
+    def __init__(
+        self,
+        *,
+        username: str,
+        password: str,
+        create_orders: int | None,
+        replay_errors: bool,
+        accounts: Collection[tuple[str, str, str]] = (),
+    ) -> None:
+        self._anybody = _basic(username, password)
+        self._accounts = [(provider, _basic(*pair)) for provider, *pair in accounts]
         self._clock = Clock()
         self._switches = Switches(replay_errors=replay_errors)
         self._klarna = Klarna(clock=self._clock, switches=self._switches, create_orders=create_orders)
@@ -132,6 +142,10 @@ class World:
 
         return transaction.shown(has_refund_details=True)
 
+    def create_record(self, collection: str, record_id: str, *, fields: Json) -> Json:
+        """Put a shopper, plan, vendor, subscription or the like into the merchant's world; no effect is noted."""
+        return self._bluesnap.put_record(collection, record_id, fields=fields)
+
     def switch(self, **values: object) -> None:
         """Set how the providers behave where the real ones are undocumented or depend on the account."""
         self._switches.set(**values)
@@ -192,7 +206,7 @@ class World:
         """Check what stands before an operation, in the providers' order: size, credentials, path, key."""
         if request.is_too_large:
             return provider.too_large()
-        if not self._is_authorized(request):
+        if not self._is_authorized(provider, request):
             return provider.unauthorized()
         operation = provider.route(request)
         if isinstance(operation, Answer):
@@ -233,7 +247,12 @@ class World:
 
         return execution.answer
 
-    def _is_authorized(self, request: Request) -> bool:
-        given = request.header("Authorization") or ""
+    def _is_authorized(self, provider: Provider, request: Request) -> bool:
+        given = (request.header("Authorization") or "").encode()
+        known = [basic for name, basic in self._accounts if name == provider.name] or [self._anybody]
 
-        return hmac.compare_digest(given.encode(), self._credentials)
+        return any(hmac.compare_digest(given, each) for each in known)
+
+
+def _basic(username: str, password: str) -> bytes:
+    return b"Basic " + base64.b64encode(f"{username}:{password}".encode())
