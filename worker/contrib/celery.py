@@ -26,7 +26,7 @@ from ..publish import ESCALATE_TASK, EXECUTE_TASK
 from ..upkeep import upkeep_step
 from ..wiring import Services, build_celery, task_seconds
 
-#: What our tasks rely on, whatever the host's settings say for its own. The soft limit would cut off calls in flight.
+#: What our tasks rely on, whatever the app's settings say for others.
 _OPTIONS = {
     "base": Task,
     "bind": True,
@@ -97,9 +97,9 @@ def _beginning(app: Celery, process: WorkerProcess) -> Callable[[Any], None]:
     def begin(_worker: Any) -> None:
         join_logging()
         process.start(demand=_demands(app))
-        for name in (EXECUTE_TASK, ESCALATE_TASK):
-            app.tasks[name].time_limit = task_seconds(process.services().settings)
-            app.tasks[name].soft_time_limit = None
+        for task in (app.tasks[EXECUTE_TASK], app.tasks[ESCALATE_TASK]):
+            # Both, because the app's own limits hold for a task that names none; the soft one would cut off calls.
+            task.time_limit = task.soft_time_limit = task_seconds(process.services().settings)
         signals.worker_shutting_down.connect(stop, weak=False)
 
     return begin
