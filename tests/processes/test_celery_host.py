@@ -5,13 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from celery import Celery, current_app
 
+import worker
 from worker.cli.probes import FAIL
 from worker.contrib.celery import AlreadyJoined, join
 from worker.publish import EXECUTE_QUEUE, UPKEEP_QUEUE
+
+CHECKOUT = Path(worker.__file__).parent.parent
 
 #: A shop with settings that would be wrong for payments, and a task that tells under which ones it ran.
 GARDEN = """
@@ -108,9 +112,36 @@ def test_an_app_is_joined_once():
         join(app)
 
 
-def test_a_hosts_worker_executes_commands_beside_its_own_tasks(new_worker, shop, sandbox, captures, until, water):
+def test_the_page_shows_what_is_tried_here():
+    """People copy the block and the line; both must work as they stand."""
+    page = (CHECKOUT / "docs" / "celery-hosts.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    [line] = [each for each in page.splitlines() if each.startswith("celery --app shop")]
+    names = {}
+
+    exec(code, names)  # noqa: S102  # the page's own example
+
+    app = names["app"]
+    assert {"post-purchase.execute", "post-purchase.escalate"} <= set(app.tasks)
+    assert [app.conf.task_default_queue, EXECUTE_QUEUE, UPKEEP_QUEUE] == line.split("--queues ")[1].split(",")
+
+
+def test_joining_reaches_no_other_app_of_the_process():
+    """Celery hands a task to every app there is unless told not to; the other app may be another shop's."""
+    first, second, other = (Celery(name, broker="memory://", set_as_current=False) for name in ("a", "b", "c"))
+
+    join(first)
+    join(second)
+
+    assert first is first.tasks["post-purchase.execute"].app
+    assert second is second.tasks["post-purchase.execute"].app
+    assert not [name for name in other.tasks if name.startswith("post-purchase")]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_hosts_worker_executes_commands_beside_its_own_tasks(new_worker, shop, sandbox, captures, until, water, pool):
     """One set of workers is enough for a small shop, and neither side bends to the other's settings."""
-    worker = new_worker(*ALL_QUEUES, app="garden").ready()
+    worker = new_worker(*ALL_QUEUES, "--pool", pool, app="garden").ready()
 
     shop.enqueue(*captures(3))
     watered = water()

@@ -30,6 +30,7 @@ from ..wiring import Services, build_celery, task_seconds
 _OPTIONS = {
     "base": Task,
     "bind": True,
+    "shared": False,  # else every other app of the process would have them too
     "max_retries": None,
     "acks_late": False,
     "ignore_result": True,

@@ -37,6 +37,8 @@ from .celery import broker_of, join
 
 if TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
 
     from ..service.enqueue import Enqueued
 
@@ -110,18 +112,24 @@ class PostPurchase:
         app.extensions[EXTENSION] = Hosted(db=db, host=host)
         app.cli.add_command(_command_line)
 
-    def enqueue(self, command: Command) -> Enqueued:
+    def enqueue(self, command: Command, *, session: Session | Connection | None = None) -> Enqueued:
         """Store one command in the transaction of `db.session`; it is published after the outermost commit.
 
         Raises as `worker.enqueue` does; the session can go on.
-        """
-        return self.enqueue_many([command])[0]
 
-    def enqueue_many(self, commands: Sequence[Command]) -> list[Enqueued]:
+        Args:
+            command: What the provider shall be asked to do.
+            session: Another session or connection of the application's on the database that holds the worker's tables.
+        """
+        return self.enqueue_many([command], session=session)[0]
+
+    def enqueue_many(
+        self, commands: Sequence[Command], *, session: Session | Connection | None = None
+    ) -> list[Enqueued]:
         """Store several commands in the transaction of `db.session`, in this order; all of them or none."""
         hosted = _hosted()
 
-        return hosted.host.services().enqueue(hosted.db.session, commands)
+        return hosted.host.services().enqueue(hosted.db.session if session is None else session, commands)
 
 
 @click.command(

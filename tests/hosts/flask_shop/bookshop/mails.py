@@ -24,6 +24,5 @@ def make_celery(app):
 @shared_task(bind=True)
 def thank(self, number):
     order = db.session.get(Order, number)
-    limit, late = self.time_limit, self.acks_late
-    order.mailed_from = f"{self.request.delivery_info['routing_key']}, time limit {limit}, late {late}"
+    order.mailed_from = self.request.delivery_info["routing_key"]  # the queue that it came through
     db.session.commit()
