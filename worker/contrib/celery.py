@@ -38,7 +38,6 @@ _OPTIONS = {
     "serializer": "json",
 }
 
-
 #: Asking the app itself for its tasks would finish it before the host has.
 _joined: WeakSet[Celery] = WeakSet()
 

@@ -92,7 +92,7 @@ def ask(line, told):
     words = shlex.split(line)
     url = words[-1].replace("127.0.0.1:5000", f"127.0.0.1:{told['FLASK_RUN_PORT']}")
     body = words[words.index("--json") + 1].encode() if "--json" in words else b""
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310  # loopback
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310  # loopback only
     with urllib.request.urlopen(request) as answer:  # noqa: S310  # the same
         return json.load(answer)
 
