@@ -283,7 +283,7 @@ class BrokerSettings(_Table):
     """What carries the messages, and how little a publisher lets it cost."""
 
     url: BrokerUrl
-    key_prefix: KeyPrefix
+    key_prefix: KeyPrefix | None = None  # none on a broker shared with a host's own Celery app that has none
     visibility_timeout_seconds: Seconds
     publish_timeout_seconds: Seconds
     publish_rate_per_second: Count

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 from structlog.dev import ConsoleRenderer, plain_traceback
-from structlog.processors import JSONRenderer, StackInfoRenderer, TimeStamper, format_exc_info
+from structlog.processors import JSONRenderer, KeyValueRenderer, StackInfoRenderer, TimeStamper, format_exc_info
 from structlog.stdlib import BoundLogger, LoggerFactory, PositionalArgumentsFormatter, ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -71,6 +71,25 @@ def configure(log: LogOptions) -> None:
         wrapper_class=BoundLogger,
         cache_logger_on_first_use=True,
     )
+
+
+def join() -> None:
+    """Hand our lines to the logging of a host's process, masked; what the host has decided there is left alone.
+
+    A host that has set structlog up has decided about our lines too.
+    """
+    if not structlog.is_configured():
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                structlog.contextvars.merge_contextvars,
+                format_exc_info,
+                redact,
+                KeyValueRenderer(key_order=["event"]),
+            ],
+            logger_factory=LoggerFactory(),
+            wrapper_class=BoundLogger,
+        )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The bootstep that does the duties in every worker, and tells `post-purchase check` of them.
+"""The bootstep that does the duties in a worker, and tells `post-purchase check` of them.
 
 It is a thread in the worker's main process with its own database engine. What the duties are and when they tick is
 decided in `duties`.
@@ -7,19 +7,42 @@ decided in `duties`.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from celery import bootsteps
 from celery.worker.control import inspect_command
 
-from .celery import app, services
 from .duties import Duty, duties, keep_up
+from .publish import EXECUTE_QUEUE, UPKEEP_QUEUE
+from .wiring import Services
+
+
+def takes_ours(worker: Any) -> bool:
+    """Whether a worker takes messages from one of our queues; a worker of a host's may be there for other work."""
+    return not {EXECUTE_QUEUE, UPKEEP_QUEUE}.isdisjoint(worker.app.amqp.queues.consume_from)
+
+
+def upkeep_step(
+    services: Callable[[], Services], *, begin: Callable[[Any], None] = lambda _worker: None
+) -> type[Upkeep]:
+    """Return the bootstep for the worker steps of a Celery app.
+
+    Args:
+        services: What it ticks with.
+        begin: Told of the worker before any of its parts starts, and only of one that carries upkeep.
+    """
+    parts = {"services": staticmethod(services), "begin": staticmethod(begin), "__module__": __name__}
+
+    return type("Upkeep", (Upkeep,), parts)
 
 
 class Upkeep(bootsteps.StartStopStep):
     """A thread in the worker's main process that ticks dispatch and sweep."""
 
     requires = frozenset({"celery.worker.components:Pool"})
+    services: Callable[[], Services]
+    begin: Callable[[Any], None]
     work: list[Duty] = []  # noqa: RUF012  # shown by `show_upkeep` in the same process
 
     def __init__(self, worker: Any, **_: Any) -> None:
@@ -27,9 +50,17 @@ class Upkeep(bootsteps.StartStopStep):
         self._thread: threading.Thread | None = None
         super().__init__(worker)
 
+    def include_if(self, worker: Any) -> bool:
+        """Leave workers alone that are there for other work."""
+        return takes_ours(worker)
+
+    def create(self, worker: Any) -> None:
+        """Be there before the pool forks and before the first message is taken."""
+        self.begin(worker)
+
     def start(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
         """Begin ticking."""
-        Upkeep.work = duties(services())
+        Upkeep.work = duties(self.services())
         self._thread = threading.Thread(
             target=keep_up, args=(Upkeep.work, self._stop), name="post-purchase-upkeep", daemon=True
         )
@@ -57,6 +88,3 @@ def show_upkeep(state: Any) -> dict[str, Any]:  # noqa: ARG001  # Celery's signa
         }
         for duty in Upkeep.work
     }
-
-
-app.steps["worker"].add(Upkeep)

@@ -349,11 +349,15 @@ def build_celery(name: str, settings: Settings, *, timeout: float | None = None)
     return app
 
 
+def task_seconds(settings: Settings) -> int:
+    """How long a task may take before its process is taken for one that hangs."""
+    return int(settings.execute.pump_seconds + 2 * settings.http.total_timeout_seconds + settings.lease.seconds)
+
+
 def _celery_settings(settings: Settings, timeout: float | None) -> dict[str, Any]:
     """Why each of these is what it is: docs/decisions/0003-celery-settings.md."""
     broker = settings.broker
     on_redis = broker.url.startswith(("redis", "rediss", "sentinel", "unix", "socket"))
-    longest = settings.execute.pump_seconds + 2 * settings.http.total_timeout_seconds + settings.lease.seconds
 
     return {
         "broker_url": f"{_FOLDER}localhost" if broker.url.startswith(_FOLDER) else broker.url,
@@ -374,7 +378,7 @@ def _celery_settings(settings: Settings, timeout: float | None) -> dict[str, Any
         "task_default_queue": EXECUTE_QUEUE,
         "task_queues": {EXECUTE_QUEUE: {}, UPKEEP_QUEUE: {}},
         "task_routes": {EXECUTE_TASK: {"queue": EXECUTE_QUEUE}, ESCALATE_TASK: {"queue": UPKEEP_QUEUE}},
-        "task_time_limit": int(longest),
+        "task_time_limit": task_seconds(settings),
         "task_send_sent_event": False,
         "worker_consumer": "worker.consumer:Consumer",
         "worker_concurrency": settings.execute.concurrency,
@@ -391,7 +395,7 @@ def _transport_options(settings: Settings, timeout: float | None) -> dict[str, A
     broker = settings.broker
 
     return {
-        "global_keyprefix": broker.key_prefix,
+        "global_keyprefix": broker.key_prefix or "",
         "visibility_timeout": broker.visibility_timeout_seconds,
         "socket_timeout": timeout or broker.socket_timeout_seconds,
         "socket_connect_timeout": timeout or broker.socket_timeout_seconds,

@@ -80,6 +80,7 @@ def test_no_default_stands_in_the_model():
     optional = {dotted(key) for key, setting in SETTINGS.items() if setting.is_optional}
 
     assert {
+        "broker.key_prefix",
         "http.ca_file",
         "tickets.email.host",
         "tickets.email.username",

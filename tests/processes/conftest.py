@@ -38,8 +38,9 @@ from worker.wiring import Services, build_celery
 
 CHECKOUT = Path(worker.__file__).parent.parent
 
-#: As the Procfile starts it.
-CELERY_WORKER = ("-m", "celery", "--app", "worker", "worker", "--loglevel", "INFO")
+#: As the Procfile starts it, but for the name of the app.
+CELERY = ("-m", "celery", "--app")
+AS_WORKER = ("worker", "--loglevel", "INFO")
 
 #: A worker that finds everything it needs is ready long before, even on a machine that does other things too.
 READY_WITHIN = 30.0
@@ -166,6 +167,7 @@ class Worker:
     folder: Path
     name: str
     arguments: Sequence[str] = ()
+    app: str = "worker"
     process: subprocess.Popen[bytes] | None = None
     #: The reading end of a pipe whose other end every process of the worker holds: it ends when the last one is gone.
     lifeline: int = -1
@@ -178,7 +180,7 @@ class Worker:
         os.set_blocking(self.lifeline, False)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *CELERY_WORKER, "--hostname", f"{self.name}@%h", *self.arguments],
+                [sys.executable, *CELERY, self.app, *AS_WORKER, "--hostname", f"{self.name}@%h", *self.arguments],
                 env={**inherited, "PYTHONPATH": path, **self.environment},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -268,11 +270,11 @@ class Worker:
 def new_worker(environment, tmp_path, request):
     workers = []
 
-    def new_worker(*arguments, quick=True, **changes):
+    def new_worker(*arguments, quick=True, app="worker", **changes):
         """Start a worker; `quick` leaves out what only matters among many workers and costs a second."""
         more = ("--without-mingle", "--without-gossip") if quick else ()
         given = {**environment, **{f"POST_PURCHASE_{name}": value for name, value in changes.items()}}
-        workers.append(Worker(given, tmp_path, f"worker-{len(workers)}", (*more, *arguments)))
+        workers.append(Worker(given, tmp_path, f"worker-{len(workers)}", (*more, *arguments), app))
 
         return workers[-1].start()
 

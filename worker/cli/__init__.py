@@ -8,13 +8,14 @@ does. Nothing heavy is imported before a command runs: `--help` must be quick.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from .. import __version__
 from . import check, database, enqueue, look, operate, sandbox, upkeep
-from .edge import CommandLine, Invocation, assignment
+from .edge import CommandLine, Environ, Invocation, assignment
 from .output import print_line
 
 app = typer.Typer(
@@ -60,7 +61,7 @@ def _set_up(
     ] = False,
 ) -> None:
     """Payment commands after the purchase: once in effect, or a person knows."""
-    ctx.obj = Invocation(profile=profile, given=tuple(assignment(each) for each in given or ()))
+    ctx.obj = Invocation(profile=profile, given=tuple(assignment(each) for each in given or ()), environ=ctx.obj)
     if ctx.invoked_subcommand is None:
         print_line(ctx.get_help())
         raise typer.Exit(2)
@@ -75,6 +76,6 @@ sandbox.add_to(app)
 check.add_to(app)
 
 
-def main() -> None:
-    """Run the command line of this process and exit."""
-    app(prog_name="post-purchase")
+def main(arguments: Sequence[str] | None = None, *, prog_name: str = "post-purchase", environ: Environ = None) -> None:
+    """Run the command line of this process and exit; a host passes what it was told instead of the process."""
+    app(arguments, prog_name=prog_name, obj=environ)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import typer
 from typer.core import TyperGroup
@@ -26,6 +26,9 @@ from .output import tell
 if TYPE_CHECKING:
     from ..config import Settings
     from ..wiring import Services
+
+#: A host's stand-in for the environment of the process.
+Environ: TypeAlias = Mapping[str, str] | None
 
 DONE = 0
 REFUSED = 1
@@ -60,10 +63,11 @@ class BrokerAway(PostPurchaseError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invocation:
-    """What stands before the command: the profile, and the settings given one by one."""
+    """What stands before the command: the profile, and the settings given one by one; and what a host told."""
 
     profile: str | None
     given: tuple[tuple[str, str], ...]
+    environ: Environ
 
     def settings(self, *, require_credentials: bool = False) -> Settings:
         """Load the settings.
@@ -78,7 +82,9 @@ class Invocation:
 
         overrides = {name: _typed(name, text) for name, text in self.given}
         try:
-            return load(self.profile, overrides=overrides, require_credentials=require_credentials)
+            return load(
+                self.profile, environ=self.environ, overrides=overrides, require_credentials=require_credentials
+            )
         except ConfigurationError as error:
             raise BadInput(error.problems) from None
 

@@ -22,6 +22,7 @@ from celery import Celery
 from .. import __version__
 from ..config import Settings, redacted_url
 from ..domain.errors import SchemaMismatch
+from ..publish import EXECUTE_QUEUE, UPKEEP_QUEUE
 from ..resources import migrations_dir
 from ..service import inspect
 from ..store import migrate
@@ -52,6 +53,9 @@ _CLOCKS_DIFFER = timedelta(seconds=10)
 
 #: The libraries that decide how processes understand one another.
 _LIBRARIES = ("celery", "kombu", "redis", "sqlalchemy")
+
+#: A worker that takes messages from one of these is one of ours.
+_QUEUES = frozenset({EXECUTE_QUEUE, UPKEEP_QUEUE})
 
 _START_A_WORKER = "start one: celery --app worker worker"
 
@@ -203,12 +207,14 @@ def _broker(settings: Settings) -> Iterator[Finding]:
     else:
         yield Finding(name="broker", status=OK, found=url)
 
-    workers = _replies(app, "ping")
+    # A broker may carry the messages of a host as well, whose other workers are none of our business.
+    queues = _replies(app, "active_queues")
+    workers = [each for each, taken in queues.items() if any(queue["name"] in _QUEUES for queue in taken or ())]
     if workers:
         yield Finding(name="workers", status=OK, found=", ".join(sorted(workers)))
     else:
         yield Finding(name="workers", status=FAIL, found="none answers", fix=_START_A_WORKER)
-    yield _upkeep(_replies(app, "post_purchase_upkeep"), workers, settings)
+    yield _upkeep(_replies(app, "post_purchase_upkeep", of=workers) if workers else {}, workers, settings)
 
 
 def _connect(app: Celery) -> None:
@@ -216,10 +222,10 @@ def _connect(app: Celery) -> None:
         connection.connect()
 
 
-def _replies(app: Celery, question: str) -> Mapping[str, Any]:
-    """Ask every worker; worker → what it answered."""
+def _replies(app: Celery, question: str, *, of: Sequence[str] | None = None) -> Mapping[str, Any]:
+    """Ask these workers, or all there are; worker → what it answered."""
     try:
-        replies = _within(lambda: app.control.broadcast(question, reply=True, timeout=_COLLECT_SECONDS))
+        replies = _within(lambda: app.control.broadcast(question, reply=True, timeout=_COLLECT_SECONDS, destination=of))
     except Exception:  # noqa: BLE001  # a broker that has gone away since is a broker from which nothing comes
         return {}
 
