@@ -1,4 +1,4 @@
-"""The two tasks, thin: parse ids, call one service, return counts for Flower."""
+"""The two tasks, thin: parse ids, call one service, return for Flower what came of it: counts, or ticket and desk."""
 
 from __future__ import annotations
 
@@ -36,15 +36,17 @@ def execute(self: Task, ids: list[str]) -> dict[str, int]:
 
 
 @app.task(name=ESCALATE_TASK, bind=True, max_retries=None)
-def escalate(self: Task, ticket_id: str) -> str:
+def escalate(self: Task, ticket_id: str) -> dict[str, str]:
     """Tell the desk what it does not know of a ticket yet."""
     with _edge(self):
         try:
-            return services().escalator.escalate(UUID(ticket_id))
+            telling = services().escalator.escalate(UUID(ticket_id))
         except StoreUnavailable as error:
             # The ticket is still due; sweep hands it out again once the database is back.
             log.warning("escalate.database_away", problem=str(error))
-            return "postponed"
+            return {"ticket": ticket_id, "postponed": "the database is away"}
+
+        return {"ticket": ticket_id, telling.verb: telling.external_ref or telling.problem or ""}
 
 
 @contextmanager
@@ -58,4 +60,4 @@ def _edge(task: Task) -> Iterator[None]:
             problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             stack = "".join(format_tb(error.__traceback__))
             log.error("task.failed", problem=problem, stack=stack)  # noqa: TRY400  # see above
-            raise TaskFailed from None
+            raise TaskFailed(type(error).__name__) from None
