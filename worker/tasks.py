@@ -22,17 +22,24 @@ log = structlog.get_logger(__name__)
 class TaskFailed(PostPurchaseError):
     """Nobody foresaw this; the worker's log says what and where, in the line `task.failed` with the id of this task."""
 
+    def __init__(self, reason: str) -> None:
+        # All of it is the argument: the pool makes the error again from that, in another process.
+        Exception.__init__(self, reason)
+
 
 @app.task(name=EXECUTE_TASK, bind=True, max_retries=None)
 def execute(self: Task, ids: list[str]) -> dict[str, int]:
     """Try commands once each, and whatever else is due while it lasts; the database decides which of them are due."""
     with _edge(self):
         try:
-            return dict(services().executor.execute([UUID(each) for each in ids]))
+            counts = services().executor.execute([UUID(each) for each in ids])
         except StoreUnavailable as error:
             # Nothing was taken; dispatch hands the ids out again once the database is back.
             log.warning("execute.database_away", step="claim", problem=str(error))
             return {"claimed": 0}
+
+        # What was counted last says most, and Flower's list cuts off the end.
+        return {name: count for name, count in reversed(counts.items()) if count} or {"claimed": 0}
 
 
 @app.task(name=ESCALATE_TASK, bind=True, max_retries=None)
@@ -44,9 +51,9 @@ def escalate(self: Task, ticket_id: str) -> dict[str, str]:
         except StoreUnavailable as error:
             # The ticket is still due; sweep hands it out again once the database is back.
             log.warning("escalate.database_away", problem=str(error))
-            return {"ticket": ticket_id, "postponed": "the database is away"}
+            return {"postponed": "the database is away", "ticket": ticket_id}
 
-        return {"ticket": ticket_id, telling.verb: telling.external_ref or telling.problem or ""}
+        return {telling.verb: telling.external_ref or telling.problem or "", "ticket": ticket_id}
 
 
 @contextmanager
@@ -60,4 +67,4 @@ def _edge(task: Task) -> Iterator[None]:
             problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             stack = "".join(format_tb(error.__traceback__))
             log.error("task.failed", problem=problem, stack=stack)  # noqa: TRY400  # see above
-            raise TaskFailed(type(error).__name__) from None
+            raise TaskFailed(f"{type(error).__name__}, see task.failed of this task in the worker's log") from None

@@ -1,6 +1,6 @@
 """`post-purchase flower`: the view of tasks and workers as a process that nobody enters without a password.
 
-Decides who may look, that looking is all they may do, what Flower keeps and which columns it shows. Leaves the rest to
+Decides who may look, and where Flower listens and keeps things. Leaves to `flowerconfig` what it shows, and the rest to
 Flower, whose process this one becomes. What its screens mean: docs/flower.md.
 """
 
@@ -38,18 +38,8 @@ _OTHERS = 0o077
 
 _HIGHEST_PORT = 65_535
 
-_OPTIONS = (
-    # Shutting a worker down or revoking a task by a click leaves no trace of who and why; operators have verbs for it.
-    "--read_only=True",
-    "--persistent=True",
-    # Milliseconds. It also saves when it ends, so this is what a crash may cost.
-    "--state_save_interval=10000",
-    # Some 40 MB in memory. Each save writes all of them, and ten times as many would take seconds of every ten.
-    "--max_tasks=10000",
-    # Seconds. Restarted containers have new names; without this, each of them would stay in the list for ever.
-    "--purge_offline_workers=3600",
-    "--tasks_columns=uuid,args,state,eta,result,exception,received,name",
-)
+#: Given by its path, so that no file of that name in the working directory is run instead.
+_CONFIG = Path(__file__).with_name("flowerconfig.py")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -83,9 +73,9 @@ def flower(
         os.environ[PROFILE_NAME] = told.profile
     os.environ |= {environment_name(tuple(name.split("."))): text for name, text in told.given}
     os.environ[BASIC_AUTH] = basic_auth(folder)
-    listens = (f"--address={address}", f"--port={port}", f"--db={folder / 'flower.db'}")
+    options = (f"--conf={_CONFIG}", f"--address={address}", f"--port={port}", f"--db={folder / 'flower.db'}")
     os.execv(  # noqa: S606  # our own interpreter, and no shell
-        sys.executable, [sys.executable, "-m", "celery", "--app", "worker", "flower", *listens, *_OPTIONS]
+        sys.executable, [sys.executable, "-m", "celery", "--app", "worker", "flower", *options]
     )
 
 
@@ -99,9 +89,8 @@ def basic_auth(folder: Path) -> str:
     if given is None:
         return f"{_USER}:{_password(folder)}"
     if not _USERS.fullmatch(given):
-        raise BadInput(
-            [f"{BASIC_AUTH} is not user:password of printable ASCII, several with commas between; unset it to have one made"]
-        )
+        form = "user:password of printable ASCII, several with commas between"
+        raise BadInput([f"{BASIC_AUTH} is not {form}; unset it to have a password made"])
 
     return given
 
@@ -131,7 +120,7 @@ def _make_password(file: Path) -> None:
     except FileExistsError:
         return  # another process was first
     finally:
-        os.unlink(draft)
+        Path(draft).unlink()
     # Elsewhere stdout is a log, and logs are kept and copied.
     shown = f"password {password}, shown this once and kept in" if sys.stdout.isatty() else "password in"
     print_line(f"Flower: user {_USER}, {shown} {file}")

@@ -94,7 +94,9 @@ class Executor:
     stopping: Callable[[], bool]
 
     def execute(self, ids: Sequence[UUID]) -> Counter[str]:
-        """Try commands once each, and whatever else is due while it lasts; return counts by outcome, state, problem and ticket.
+        """Try commands once each, and whatever else is due while it lasts.
+
+        Return counts by outcome, by state, by problem and by reason of a ticket.
 
         Raises:
             StoreUnavailable: The database was away when the first claim was made; nothing was taken.
