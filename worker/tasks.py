@@ -53,7 +53,7 @@ def escalate(self: Task, ticket_id: str) -> dict[str, str]:
             log.warning("escalate.database_away", problem=str(error))
             return {"postponed": "the database is away", "ticket": ticket_id}
 
-        return {telling.verb: telling.external_ref or telling.problem or "", "ticket": ticket_id}
+        return {telling.verb: telling.external_ref or telling.problem or "new", "ticket": ticket_id}
 
 
 @contextmanager

@@ -26,8 +26,8 @@ def browser():
 
 @pytest.fixture(scope="session")
 def on_stage(browser, tmp_path_factory):
-    """The whole of it; the second wait, five minutes, outlives the tests."""
-    with stage(tmp_path_factory.mktemp("stage"), ladder="300,300,18000") as on:
+    """The whole of it; the first wait, five minutes, outlives the tests."""
+    with stage(tmp_path_factory.mktemp("stage"), ladder="300,301,18000") as on:
         yield on
 
 
@@ -39,6 +39,7 @@ def new_page(browser, on_stage):
     def new_page(password=None):
         credentials = None if password is None else {"username": on_stage.user, "password": password}
         contexts.append(browser.new_context(http_credentials=credentials))
+        contexts[-1].set_default_timeout(10_000)
 
         return contexts[-1].new_page()
 

@@ -137,6 +137,7 @@ def stage(folder: Path, *, ladder: str = LADDER) -> Iterator[Stage]:
             "POST_PURCHASE_BROKER__URL": f"redis://127.0.0.1:{broker.port}/0",
             "POST_PURCHASE_ACCOUNTS__KLARNA_EU__BASE_URL": sandbox.base_url,
             "POST_PURCHASE_RETRY__LADDER_SECONDS": ladder,
+            "POST_PURCHASE_DISPATCH__REPUBLISH_SECONDS": "1",
         }
         services = Services(load(environ=environment))
         stack.callback(services.close)
