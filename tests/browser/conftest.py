@@ -26,8 +26,9 @@ def browser():
 
 @pytest.fixture(scope="session")
 def on_stage(browser, tmp_path_factory):
-    """The whole of it; the first wait, five minutes, outlives the tests."""
-    with stage(tmp_path_factory.mktemp("stage"), ladder="300,301,18000") as on:
+    """The whole of it; the first wait, five minutes, outlives the tests, and dispatch takes at once what it is left."""
+    changes = {"RETRY__LADDER_SECONDS": "300,301,18000", "DISPATCH__REPUBLISH_SECONDS": "1"}
+    with stage(tmp_path_factory.mktemp("stage"), **changes) as on:
         yield on
 
 

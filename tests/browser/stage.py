@@ -43,9 +43,6 @@ BROWSERS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 )
 
-#: The waits that a person meets: the second one leaves time to look at what is scheduled.
-LADDER = "5,300,18000"
-
 
 def find_chromium() -> str | None:
     """Return the program of a Chromium of this machine."""
@@ -124,8 +121,8 @@ class Stage:
 
 
 @contextmanager
-def stage(folder: Path, *, ladder: str = LADDER) -> Iterator[Stage]:
-    """Start everything and, at the end, leave nothing running."""
+def stage(folder: Path, **changes: str) -> Iterator[Stage]:
+    """Start everything, with the real waits but for `changes`; at the end, leave nothing running."""
     with ExitStack() as stack:
         broker = ValkeyServer()
         broker.start()
@@ -136,8 +133,7 @@ def stage(folder: Path, *, ladder: str = LADDER) -> Iterator[Stage]:
             "POST_PURCHASE_DATABASE__URL": f"sqlite:///{folder}/post-purchase.db",
             "POST_PURCHASE_BROKER__URL": f"redis://127.0.0.1:{broker.port}/0",
             "POST_PURCHASE_ACCOUNTS__KLARNA_EU__BASE_URL": sandbox.base_url,
-            "POST_PURCHASE_RETRY__LADDER_SECONDS": ladder,
-            "POST_PURCHASE_DISPATCH__REPUBLISH_SECONDS": "1",
+            **{f"POST_PURCHASE_{name}": value for name, value in changes.items()},
         }
         services = Services(load(environ=environment))
         stack.callback(services.close)
