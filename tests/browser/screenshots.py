@@ -34,7 +34,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, stage(Path(folder)) as on, chromium() as browser:
         context = browser.new_context(
             http_credentials={"username": on.user, "password": on.password},
-            viewport={"width": 1640, "height": 760},
+            viewport={"width": 1760, "height": 760},
             reduced_motion="reduce",
         )
         page = context.new_page()
@@ -102,6 +102,7 @@ def _take(on: Stage, page: Page) -> None:
     for name, address in addresses.items():
         page.goto(f"{on.flower}{address}")
         _picture(page, name)
+    page.set_viewport_size({"width": 1000, "height": 340})
     page.goto(f"{on.flower}/broker")
     _picture(page, "flower-broker")
 
