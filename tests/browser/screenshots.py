@@ -34,7 +34,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, stage(Path(folder)) as on, chromium() as browser:
         context = browser.new_context(
             http_credentials={"username": on.user, "password": on.password},
-            viewport={"width": 1760, "height": 760},
+            viewport={"width": 1640, "height": 760},
             reduced_motion="reduce",
         )
         page = context.new_page()
