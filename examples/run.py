@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -33,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from worker import PostPurchaseError
+from worker.cli.flower import BASIC_AUTH, basic_auth
 from worker.config import load
 from worker.domain.commands import Command, parse
 from worker.domain.money import decimal_text
@@ -44,6 +44,9 @@ from worker.wiring import COMMANDS, Services
 
 HERE = Path(__file__).resolve().parent
 RUN = Path("var") / "run"
+
+#: Outlives a run: the password of Flower, and what it has seen.
+FLOWER = Path("var") / "flower"
 
 #: The longest that the commands may take; the run fails when they take longer.
 PATIENCE = 75.0
@@ -577,13 +580,16 @@ def _table(title: str, *headings: str) -> Table:
 def _flower(stack: ExitStack) -> str:
     """Start Flower before the worker, so that it sees every task; return how to reach it."""
     [port] = _free_ports(1)
-    password = secrets.token_urlsafe(9)
-    os.environ["FLOWER_BASIC_AUTH"] = f"operator:{password}"
-    arguments = ("flower", "--address=127.0.0.1", f"--port={port}", f"--db={RUN}/flower.db", "--persistent=True")
-    stack.enter_context(_process("flower", "-m", "celery", "-A", "worker", *arguments))
+    kept = f"from {BASIC_AUTH}" if BASIC_AUTH in os.environ else f"in {FLOWER}/password"
+    # Here, because a password that is made now is shown on this terminal; Flower's own output goes to a file.
+    os.environ[BASIC_AUTH] = basic_auth(FLOWER)
+    arguments = ("flower", f"--port={port}", f"--folder={FLOWER}")
+    stack.enter_context(_process("flower", "-m", "worker.cli", *arguments))
     _until(lambda: _accepts(port), "Flower to answer", bearing=OSError)
 
-    return f"http://127.0.0.1:{port}  user operator, password {password}"
+    user = os.environ[BASIC_AUTH].partition(":")[0]
+
+    return f"http://127.0.0.1:{port}  user {user}, password {kept}"
 
 
 def _serve(flower: str) -> None:

@@ -31,6 +31,10 @@ log = structlog.get_logger(__name__)
 class TaskFailed(PostPurchaseError):
     """Nobody foresaw this; the worker's log says what and where, in the line `task.failed` with the id of this task."""
 
+    def __init__(self, reason: str) -> None:
+        # All of it is the argument: the pool makes the error again from that, in another process.
+        Exception.__init__(self, reason)
+
 
 class WorkerProcess:
     """The processes of one worker, as each of them sees itself; made before the pool forks."""
@@ -92,21 +96,26 @@ class WorkerProcess:
         """Try commands once each, and whatever else is due while it lasts."""
         with self._edge(task_id):
             try:
-                return dict(self.services().executor.execute([UUID(each) for each in ids]))
+                counts = self.services().executor.execute([UUID(each) for each in ids])
             except StoreUnavailable as error:
                 # Nothing was taken; dispatch hands the ids out again once the database is back.
                 log.warning("execute.database_away", step="claim", problem=str(error))
                 return {"claimed": 0}
 
-    def escalate(self, ticket_id: str, *, task_id: str) -> str:
-        """Tell the desk what it does not know of a ticket yet."""
+            # What was counted last says most, and Flower's list cuts off the end.
+            return {name: count for name, count in reversed(counts.items()) if count} or {"claimed": 0}
+
+    def escalate(self, ticket_id: str, *, task_id: str) -> dict[str, str]:
+        """Tell the desk what it does not know of a ticket yet; return what came of it, and the ticket."""
         with self._edge(task_id):
             try:
-                return self.services().escalator.escalate(UUID(ticket_id))
+                telling = self.services().escalator.escalate(UUID(ticket_id))
             except StoreUnavailable as error:
                 # The ticket is still due; sweep hands it out again once the database is back.
                 log.warning("escalate.database_away", problem=str(error))
-                return "postponed"
+                return {"postponed": "the database is away", "ticket": ticket_id}
+
+            return {telling.verb: telling.external_ref or telling.problem or "new", "ticket": ticket_id}
 
     def _takes_nothing_new(self) -> bool:
         return self._stopping[0] == 1 or self._told_to_end
@@ -122,7 +131,7 @@ class WorkerProcess:
                 problem = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
                 stack = "".join(format_tb(error.__traceback__))
                 log.error("task.failed", problem=problem, stack=stack)  # noqa: TRY400  # see above
-                raise TaskFailed from None
+                raise TaskFailed(f"{type(error).__name__}, see task.failed of this task in the worker's log") from None
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:

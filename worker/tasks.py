@@ -1,4 +1,4 @@
-"""The two tasks of our own Celery app, thin: what they do is decided in `process`."""
+"""The two tasks of our own Celery app, thin: what they do, and what Flower sees of it, is decided in `process`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def execute(self: Task, ids: list[str]) -> dict[str, int]:
 
 
 @app.task(name=ESCALATE_TASK, bind=True, max_retries=None)
-def escalate(self: Task, ticket_id: str) -> str:
+def escalate(self: Task, ticket_id: str) -> dict[str, str]:
     """Tell the desk what it does not know of a ticket yet."""
     return process.escalate(ticket_id, task_id=self.request.id)

@@ -19,6 +19,7 @@ from typing import Any
 
 import structlog
 from celery import Celery
+from kombu.entity import Queue
 from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 from sqlalchemy import Connection
@@ -376,7 +377,11 @@ def _celery_settings(settings: Settings, timeout: float | None) -> dict[str, Any
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_default_queue": EXECUTE_QUEUE,
-        "task_queues": {EXECUTE_QUEUE: {}, UPKEEP_QUEUE: {}},
+        # A list, because Flower reads no other form.
+        "task_queues": [
+            Queue(name, routing_key=name)  # type: ignore[no-untyped-call]  # kombu's types are incomplete
+            for name in (EXECUTE_QUEUE, UPKEEP_QUEUE)
+        ],
         "task_routes": {EXECUTE_TASK: {"queue": EXECUTE_QUEUE}, ESCALATE_TASK: {"queue": UPKEEP_QUEUE}},
         "task_time_limit": task_seconds(settings),
         "task_send_sent_event": False,

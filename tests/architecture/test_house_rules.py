@@ -11,8 +11,9 @@ import re
 
 import pytest
 
-#: The one module that names what a state may become; and the errors, which carry the state they met.
-STATE = ("worker/domain/state.py", "worker/domain/errors.py")
+#: The one module that names what a state may become; the errors, which carry the state they met; and what a task of
+#: Celery's is shown as in Flower.
+STATE = ("worker/domain/state.py", "worker/domain/errors.py", "worker/cli/flowerconfig.py")
 
 #: Who may read the process's clock: the store asks the database, the test kit and the sandbox bring a clock of their
 #: own, and an id, a letter, a signature and a log line carry the moment they were made.

@@ -52,7 +52,7 @@ def test_a_desk_is_told_and_its_reference_kept(each_stage, refused):
     """People find the ticket by it, and what follows is added under it."""
     command_id, ticket_id = refused(each_stage)
 
-    said = each_stage.escalator().escalate(ticket_id)
+    said = each_stage.escalator().escalate(ticket_id).verb
 
     (told,) = each_stage.desk.told
     (ticket,) = each_stage.show(command_id)["tickets"]
@@ -62,6 +62,20 @@ def test_a_desk_is_told_and_its_reference_kept(each_stage, refused):
         ticket["desk"],
         ticket["external_ref"],
     )
+
+
+def test_what_came_of_a_telling_says_where_or_why_not(stage, refused):
+    """Whoever looks at the task finds the ticket at the desk, or what to mend."""
+    _, ticket_id = refused(stage)
+    stage.desk.is_unavailable = True
+    away = stage.escalator().escalate(ticket_id)
+    stage.desk.is_unavailable = False
+    stage.advance(3600)
+
+    told = stage.escalator().escalate(ticket_id)
+
+    assert ("postponed", None, True) == (away.verb, away.external_ref, "unavailable" in away.problem)
+    assert ("told", f"recording:{ticket_id}", None) == (told.verb, told.external_ref, told.problem)
 
 
 def test_a_case_file_holds_what_a_person_needs(stage, exhausted):
@@ -111,9 +125,9 @@ def test_a_ticket_is_told_once(stage, refused):
     _, ticket_id = refused(stage)
     stage.escalator().escalate(ticket_id)
 
-    again = [stage.escalator().escalate(ticket_id) for _ in range(2)]
+    again = [stage.escalator().escalate(ticket_id).verb for _ in range(2)]
     stage.advance(3600)
-    later = stage.escalator().escalate(ticket_id)
+    later = stage.escalator().escalate(ticket_id).verb
 
     assert ["nothing"] * 3 == [*again, later]
     assert 1 == len(stage.desk.told)
@@ -121,7 +135,7 @@ def test_a_ticket_is_told_once(stage, refused):
 
 def test_a_ticket_that_does_not_exist_is_nothing(stage):
     """A message may outlive everything."""
-    assert "nothing" == stage.escalator().escalate(uuid4())
+    assert "nothing" == stage.escalator().escalate(uuid4()).verb
 
 
 def test_two_workers_do_not_tell_at_once(each_stage, refused):
@@ -130,10 +144,10 @@ def test_two_workers_do_not_tell_at_once(each_stage, refused):
     said = []
 
     def meanwhile():
-        said.append(each_stage.escalator().escalate(ticket_id))
+        said.append(each_stage.escalator().escalate(ticket_id).verb)
 
     desk = Interrupted(each_stage.desk, before="open", then=meanwhile)
-    said.append(replace(each_stage.escalator(), desk=desk).escalate(ticket_id))
+    said.append(replace(each_stage.escalator(), desk=desk).escalate(ticket_id).verb)
 
     assert ["nothing", "told"] == said
     assert 1 == len(each_stage.desk.told)
@@ -145,10 +159,10 @@ def test_a_worker_that_died_while_telling_is_replaced_after_its_lease(stage, ref
     desk = Interrupted(stage.desk, after="open", then=die)
     with pytest.raises(Died):
         replace(stage.escalator(), desk=desk).escalate(ticket_id)
-    within = stage.escalator().escalate(ticket_id)
+    within = stage.escalator().escalate(ticket_id).verb
     stage.advance(60)
 
-    after = stage.escalator().escalate(ticket_id)
+    after = stage.escalator().escalate(ticket_id).verb
 
     assert ("nothing", "told") == (within, after)
     assert 1 == len({each.external_ref for each in stage.desk.told})
@@ -161,14 +175,14 @@ def test_a_desk_that_is_away_is_asked_again_ever_later_without_end(stage, refuse
     """A ticket that could not be opened is durable work."""
     _, ticket_id = refused(stage)
     stage.desk.is_unavailable = True
-    said = [stage.escalator().escalate(ticket_id)]
+    said = [stage.escalator().escalate(ticket_id).verb]
 
     # Three quarters of 5 s, 10 s, 20 s … where chance is a half, and never more than of 300 s.
     for wait in (3.75, 7.5, 15, 30, 60, 120, 225, 225, 225):
         stage.clock.advance(timedelta(seconds=wait - 0.001))
-        said.append(stage.escalator().escalate(ticket_id))
+        said.append(stage.escalator().escalate(ticket_id).verb)
         stage.clock.advance(timedelta(seconds=0.001))
-        said.append(stage.escalator().escalate(ticket_id))
+        said.append(stage.escalator().escalate(ticket_id).verb)
 
     assert ["postponed", *["nothing", "postponed"] * 9] == said
     assert [] == stage.desk.told
@@ -183,9 +197,9 @@ def test_the_first_wait_lies_between_half_and_all_of_its_base(stage, refused, ch
     replace(stage.escalator(), chance=lambda: chance).escalate(ticket_id)
 
     stage.clock.advance(timedelta(seconds=expected) - timedelta(milliseconds=1))
-    early = stage.escalator().escalate(ticket_id)
+    early = stage.escalator().escalate(ticket_id).verb
     stage.clock.advance(timedelta(milliseconds=1))
-    assert ("nothing", "postponed") == (early, stage.escalator().escalate(ticket_id))
+    assert ("nothing", "postponed") == (early, stage.escalator().escalate(ticket_id).verb)
 
 
 def test_a_desk_that_comes_back_is_told_once(each_stage, refused):
@@ -327,7 +341,7 @@ def test_a_ticket_that_closed_before_it_was_told_is_told_to_nobody(stage, refuse
     command_id, ticket_id = refused(stage)
     stage.operator().resolve(command_id)
 
-    assert "nothing" == stage.escalator().escalate(ticket_id)
+    assert "nothing" == stage.escalator().escalate(ticket_id).verb
     assert [] == stage.desk.told
 
 

@@ -65,6 +65,21 @@ def test_a_refused_command_is_rejected_and_has_its_own_ticket(each_stage):
     assert "CAPTURE_NOT_ALLOWED" == each_stage.command(command_id).problem.code
 
 
+def test_counts_name_the_problem_and_the_ticket(stage):
+    """In Flower they are all that a person sees of what went wrong."""
+    command_id = stage.capture(stage.order(amount=100), amount=5_000)
+
+    counts = stage.execute(command_id)
+
+    assert {
+        "claimed": 1,
+        "rejected": 1,
+        "now_rejected": 1,
+        "403 CAPTURE_NOT_ALLOWED": 1,
+        "ticket_refused": 1,
+    } == {name: n for name, n in counts.items() if n}
+
+
 def test_an_answer_of_later_climbs_a_rung_without_doubt(stage):
     """PAYMENT_METHOD_FAILED did nothing, and is not final."""
     stage.world.fault("payment_method_failed")

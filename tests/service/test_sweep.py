@@ -243,7 +243,8 @@ def test_a_ticket_whose_message_was_lost_is_handed_out_again(each_stage):
 
     assert {"tickets": 1} == nonzero(counts)
     assert (2, 3) == (early, len(escalations(each_stage)))
-    assert "refused klarna-eu" == escalations(each_stage)[-1].label
+    last = escalations(each_stage)[-1]
+    assert f"ticket {last.ids[0]} refused klarna-eu" == last.label
 
 
 def test_a_ticket_that_was_just_handed_out_is_left_alone(stage):

@@ -52,7 +52,7 @@ def test_a_new_ticket_is_handed_out_with_a_readable_label(store, incident):
     with store.begin() as transaction:
         found = transaction.due_tickets(limit=10, published_for=PUBLISHED_FOR)
 
-    assert [(ticket_id, "ladder_exhausted klarna-eu")] == list(found)
+    assert [(ticket_id, f"ticket {ticket_id} ladder_exhausted klarna-eu")] == list(found)
 
 
 def test_a_ticket_that_was_handed_out_is_left_alone_for_a_while(store, incident, clock):

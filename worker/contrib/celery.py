@@ -72,7 +72,7 @@ def join(app: Celery, *, host: Host | None = None) -> None:
         return process.execute(ids, task_id=self.request.id)
 
     @app.task(name=ESCALATE_TASK, **_OPTIONS)
-    def escalate(self: Task, ticket_id: str) -> str:
+    def escalate(self: Task, ticket_id: str) -> dict[str, str]:
         return process.escalate(ticket_id, task_id=self.request.id)
 
     app.steps["worker"].add(upkeep_step(process.services, begin=_beginning(app, process)))

@@ -27,6 +27,18 @@ _CASES = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Telling:
+    """What came of telling a ticket: told, nothing or postponed.
+
+    `external_ref` is the desk's own reference, `problem` why the desk did not take it.
+    """
+
+    verb: str
+    external_ref: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Escalator:
     """Tells one desk.
 
@@ -47,8 +59,8 @@ class Escalator:
     append_interval: timedelta
     chance: Callable[[], float]
 
-    def escalate(self, ticket_id: UUID) -> str:
-        """Tell the desk what it does not know of a ticket yet; return told, nothing or postponed.
+    def escalate(self, ticket_id: UUID) -> Telling:
+        """Tell the desk what it does not know of a ticket yet; return what came of it.
 
         Raises:
             StoreUnavailable: The database is away; sweep will ask again.
@@ -57,7 +69,7 @@ class Escalator:
             work = transaction.claim_ticket(ticket_id, lease=self.lease, cases=_CASES)
             now = transaction.now
         if work is None:
-            return "nothing"
+            return Telling(verb="nothing")
 
         try:
             external_ref = self._tell(work, now)
@@ -70,7 +82,7 @@ class Escalator:
             "ticket.told", ticket_id=str(ticket_id), desk=self.desk.name, external_ref=external_ref, total=work.total
         )
 
-        return "told"
+        return Telling(verb="told", external_ref=external_ref)
 
     def _tell(self, work: TicketWork, now: datetime) -> str:
         case_file = CaseFile(
@@ -105,7 +117,7 @@ class Escalator:
             readings=tuple(work.readings[command.id]),
         )
 
-    def _postpone(self, work: TicketWork, problem: str) -> str:
+    def _postpone(self, work: TicketWork, problem: str) -> Telling:
         ceiling = min(self.retry_cap, self.retry_base * 2 ** min(work.tries, 30))
         retry_in = ceiling * (0.5 + self.chance() / 2)
         with self.store.begin() as transaction:
@@ -119,4 +131,4 @@ class Escalator:
             problem=problem,
         )
 
-        return "postponed"
+        return Telling(verb="postponed", problem=problem)

@@ -98,7 +98,9 @@ class Executor:
     stopping: Callable[[], bool]
 
     def execute(self, ids: Sequence[UUID]) -> Counter[str]:
-        """Try commands once each, and whatever else is due while it lasts; return counts by outcome and state.
+        """Try commands once each, and whatever else is due while it lasts.
+
+        Return counts by outcome, by state, by problem and by reason of a ticket.
 
         Raises:
             StoreUnavailable: The database was away when the first claim was made; nothing was taken.
@@ -392,12 +394,21 @@ class _Task:
             self.lease_ends.pop(each.held.id, None)
         for each in recorded.written:
             self.counts[f"now_{each.decision.transition.to}"] += 1
+            self._count_why(each)
         self.counts["superseded"] += len(decided) - len(recorded.written)
         # Whatever became of it, a command that is executing no more lets others of its order go.
         self.more = self.more or bool(recorded.written)
         self._publish_retries(recorded)
         for ticket_id in recorded.tickets:
             self.x.publisher.escalate(ticket_id, label=f"ticket {ticket_id}")
+
+    def _count_why(self, each: Decided) -> None:
+        """Count the problem and the reason of what did not just succeed: people read the counts in Flower."""
+        problem, reason = each.decision.transition.problem, each.decision.reason
+        if each.outcome is not None and problem is not None:
+            self.counts[problem.code if problem.status is None else f"{problem.status} {problem.code}"] += 1
+        if reason is not None:
+            self.counts[f"ticket_{reason}"] += 1
 
     def _publish_retries(self, recorded: Recorded) -> None:
         waiting = [

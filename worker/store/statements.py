@@ -941,7 +941,7 @@ class SqlTransaction:
             _due_tickets(), {"now": self.now, "until": self.now + published_for, "limit": limit}
         )
 
-        return [(row.id, f"{row.reason} {row.account}") for row in rows]
+        return [(row.id, f"ticket {row.id} {row.reason} {row.account}") for row in rows]
 
     # escalate
 

@@ -1,0 +1,115 @@
+"""Make the pictures of docs/flower.md: `python tests/browser/screenshots.py`, from the checkout.
+
+A real run with real faults and the real waits, looked at with a real Chromium. It takes less than a minute. Look at
+every picture before it is committed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CHECKOUT))
+
+from tests.browser.stage import Stage, chromium, stage, until  # noqa: E402  # found by the line above
+from worker import Capture, Refund  # noqa: E402  # the same
+
+IMAGES = CHECKOUT / "docs" / "images"
+
+AWAY = "4ba29b50-be7b-44f5-a492-113e6a865e22"
+PARCELS = "68000bbc-779e-5d56-a405"
+LOST = "9a5627de-b32a-5943-976c-662e9bc5cc30"
+SLOW = "3a40d89d-93dd-5342-9220-969a1a5760fe"
+
+
+def main() -> None:
+    """Let everything go wrong that a person may see, and take the pictures."""
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, stage(Path(folder)) as on, chromium() as browser:
+        context = browser.new_context(
+            http_credentials={"username": on.user, "password": on.password},
+            viewport={"width": 1640, "height": 760},
+            reduced_motion="reduce",
+        )
+        page = context.new_page()
+        _happen(on, page)
+        _take(on, page)
+
+
+def _capture(order_id: str, reference: str, *, amount: int = 1000, keyed: bool = True) -> Capture:
+    return Capture(account="klarna-eu", order_id=order_id, amount=amount, reference=reference, keyed=keyed)
+
+
+def _happen(on: Stage, page: Page) -> None:
+    on.store(*[_capture(f"{PARCELS}-{number:012d}", f"parcel-{number}") for number in range(50)])
+    _seen(on, page, "50 commands", "SUCCESS")
+    on.enqueue(Refund(account="klarna-eu", order_id=f"{PARCELS}-000000000007", amount=500, reference="return-7"))
+    _seen(on, page, "refund klarna-eu 68000bbc… try 1", "SUCCESS")
+    on.enqueue(_capture("c205e832-63cb-5a72-afbc-4646dfef25ba", "more than the order", amount=900_000))
+    _seen(on, page, "capture klarna-eu c205e832… try 1", "SUCCESS")
+    on.sandbox.fault("drop_reply", order_id=LOST)
+    on.enqueue(_capture(LOST, "a reply lost, and no key", keyed=False))
+    until(lambda: {"refused", "not_safe_to_retry"} == {reason for _, reason in on.tickets()}, tell=on.worker_log)
+    on.sandbox.fault("delay", order_id=SLOW, seconds=20)
+    on.enqueue(_capture(SLOW, "a worker that dies"))
+    _kill_who_executes(on)
+    _seen(on, page, "capture klarna-eu 3a40d89d… try 1", "FAILURE")
+    on.sandbox.fault("status", status=503, times=None, order_id=AWAY)
+    on.enqueue(_capture(AWAY, "the provider away"))
+    _seen(on, page, "capture klarna-eu 4ba29b50… try 3", "SCHEDULED")
+
+
+def _kill_who_executes(on: Stage) -> None:
+    """Kill the pool process that has a call in flight, as the system does when memory runs out."""
+    until(on.unanswered)
+    [holder] = on.unanswered()
+    os.kill(int(holder.rpartition(":")[2]), signal.SIGKILL)
+
+
+def _seen(on: Stage, page: Page, label: str, state: str) -> None:
+    row = page.locator("#tasks-table tbody tr").filter(has_text=label).filter(has_text=state)
+
+    def shown() -> bool:
+        page.goto(f"{on.flower}/tasks")
+        page.wait_for_selector("#tasks-table_info")
+        return row.count() > 0
+
+    until(shown, tell=on.worker_log)
+
+
+def _take(on: Stage, page: Page) -> None:
+    page.goto(f"{on.flower}/tasks")
+    page.locator("#tasks-table tbody tr a").first.wait_for()
+    _picture(page, "flower-tasks")
+    details = {
+        "flower-scheduled": "try 3 of 4",
+        "flower-escalated": "ticket ",
+        "flower-failed": "3a40d89d… try 1",
+        "flower-batch": "50 commands",
+    }
+    links = {
+        name: page.locator("#tasks-table tbody tr").filter(has_text=label).first.locator("a").first
+        for name, label in details.items()
+    }
+    addresses = {name: link.get_attribute("href") for name, link in links.items()}
+    page.set_viewport_size({"width": 1000, "height": 760})
+    for name, address in addresses.items():
+        page.goto(f"{on.flower}{address}")
+        _picture(page, name)
+    page.set_viewport_size({"width": 1000, "height": 340})
+    page.goto(f"{on.flower}/broker")
+    _picture(page, "flower-broker")
+
+
+def _picture(page: Page, name: str) -> None:
+    page.screenshot(path=IMAGES / f"{name}.png", full_page=True, animations="disabled")
+
+
+if __name__ == "__main__":
+    main()
