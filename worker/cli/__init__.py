@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import check, database, enqueue, look, operate, sandbox, upkeep
+from . import check, database, enqueue, limits, look, operate, sandbox, upkeep
 from .edge import CommandLine, Invocation, assignment
 from .output import print_line
 
@@ -71,6 +71,7 @@ enqueue.add_to(app)
 look.add_to(app)
 operate.add_to(app)
 upkeep.add_to(app)
+limits.add_to(app)
 sandbox.add_to(app)
 check.add_to(app)
 
