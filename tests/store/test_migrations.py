@@ -233,7 +233,9 @@ def test_a_schema_that_is_ahead_is_refused_without_a_step_back(empty, later):
     """Old code on a newer schema: upgrading cannot help, and downgrading would lose what the newer tables hold."""
     migrate.upgrade(empty, later("pass"))
 
-    with pytest.raises(SchemaMismatch, match=rf"found later, expected {NEWEST}.*install the version that made it") as raised:
+    with pytest.raises(
+        SchemaMismatch, match=rf"found later, expected {NEWEST}.*install the version that made it"
+    ) as raised:
         migrate.require(empty, migrations_dir())
 
     assert "db upgrade" not in str(raised.value)
