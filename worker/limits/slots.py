@@ -33,7 +33,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from ..domain.quota import Learned, back_off, quota_in_force
 
 #: A bucket as it is kept: what is in JSON.
 State = dict[str, Any]
@@ -64,9 +67,6 @@ _CARRIED_CELLS = 2
 
 #: Room of a bucket that has no rate: more than anybody asks for.
 _BOUNDLESS = 1_000_000_000
-
-#: Doubling ends here; every cap is reached long before.
-_MOST_DOUBLINGS = 30
 
 
 def carry_out(order: Order, states: Sequence[State], *, now: int) -> Reply:
@@ -109,15 +109,19 @@ def _bring_up(state: State, now: int) -> None:
 
 
 def _in_force(bucket: Mapping[str, float], state: State, *, now: int, keep: int) -> float:
-    """The quota that counts now, as `domain.quota.quota_in_force` says; -1: nothing bounds it."""
-    quota, ceiling = bucket["quota"], bucket["ceiling"]
-    if "learned" in state and now - state["learned_at"] < 2 * keep:
-        back = max(0.0, (now - state["learned_at"]) / keep - 1.0)
-        quota = state["learned"] if quota < 0 else state["learned"] + (quota - state["learned"]) * back
-    if ceiling >= 0 and (quota < 0 or quota > ceiling):
-        quota = ceiling
+    """The quota that counts now; -1: nothing bounds it."""
+    learned = None
+    if "learned" in state:
+        learned = Learned(quota=state["learned"], age_seconds=(now - state["learned_at"]) / 1_000)
+    quota = quota_in_force(
+        _known(bucket["quota"]), learned, keep_seconds=keep / 1_000, ceiling=_known(bucket["ceiling"])
+    )
 
-    return float(quota)
+    return -1.0 if quota is None else float(quota)
+
+
+def _known(number: float) -> float | None:
+    return None if number < 0 else number
 
 
 def _capacity(index: int, a_cell: float) -> int:
@@ -333,8 +337,9 @@ def _throttled(order: Order, states: Sequence[State], now: int) -> Reply:
         if now >= state["until"]:
             is_in_a_row = now - state["until"] < 2 * state["window"] + 1_000
             state["row"] = state["row"] + 1 if is_in_a_row else 1
-            state["window"] = min(order["cap"], order["base"] * 2 ** min(state["row"] - 1, _MOST_DOUBLINGS))
-            state["until"] = math.ceil(now + order["chance"] * state["window"])
+            wait = partial(back_off, state["row"], base=order["base"], cap=order["cap"])
+            state["window"] = wait(chance=1.0)
+            state["until"] = math.ceil(now + wait(chance=order["chance"]))
         state["throttled"] += 1
         waits.append(state["until"] - now)
 

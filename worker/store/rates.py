@@ -11,23 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Engine,
-    String,
-    Table,
-    Text,
-    bindparam,
-    cast,
-    extract,
-    func,
-    select,
-    update,
-)
+from sqlalchemy import Column, Connection, Engine, String, Table, Text, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from .clock import Clock, DatabaseClock
 from .engine import patience
 from .schema import metadata
 
@@ -35,10 +22,6 @@ State = dict[str, Any]
 
 #: A bucket's key is made of names: host, level, account or acquiring partner, category.
 _LONGEST_KEY = 512
-
-#: The Julian day on which Unix time begins, and the milliseconds of a day.
-_EPOCH_DAY = 2_440_587.5
-_DAY_MS = 86_400_000
 
 #: One row per bucket. Written by whoever reserves slots; a row that is lost begins anew.
 rate = Table(
@@ -54,8 +37,9 @@ _INSERT: Mapping[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.
 class RateRows:
     """The rows of buckets; implements `limits.database.Rows`."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, clock: Clock | None = None) -> None:
         self._engine = engine
+        self._clock = clock or DatabaseClock()
 
     @contextmanager
     def locked(self, keys: Sequence[str]) -> Iterator[tuple[int, Sequence[State]]]:
@@ -70,7 +54,8 @@ class RateRows:
             found = self._take(connection, keys)
             states: list[State] = [json.loads(found[key]) for key in keys]
             # Read after the locks are held: a moment before them, others may have been at work.
-            yield connection.scalars(select(_milliseconds(connection))).one(), states
+            now = connection.scalars(select(self._clock.expression(connection.dialect.name))).one()
+            yield round(now.timestamp() * 1_000), states
             connection.execute(
                 update(rate).where(rate.c.bucket == bindparam("key")).values(state=bindparam("written")),
                 [{"key": key, "written": json.dumps(state)} for key, state in zip(keys, states, strict=True)],
@@ -89,11 +74,3 @@ class RateRows:
             found = {row.bucket: row.state for row in connection.execute(wanted)}
 
         return found
-
-
-def _milliseconds(connection: Connection) -> Any:
-    """The database server's own clock; on SQLite that of the machine the file is on."""
-    if connection.dialect.name == "sqlite":
-        return cast((func.julianday("now") - _EPOCH_DAY) * _DAY_MS, BigInteger)
-
-    return cast(extract("epoch", func.clock_timestamp()) * 1_000, BigInteger)
