@@ -4,7 +4,7 @@
 
 local CELL_MS, CELLS_A_SECOND = 20, 50
 local ACTIVE_MS, FIRST_MS, CLOSED_MS, SPARE_MS = 2000, 5000, 60000, 60000
-local PACE, HAIR, CARRIED_CELLS, BOUNDLESS, MOST_DOUBLINGS = 50, 1e-6, 2, 1000000000, 30
+local PACE, EAGER, HAIR, CARRIED_CELLS, BOUNDLESS, MOST_DOUBLINGS = 50, 1.1, 1e-6, 2, 1000000000, 30
 
 local order = cjson.decode(ARGV[1])
 local now = order.now
@@ -67,15 +67,23 @@ local function anchor(state, a_cell)
   if a_cell > 0 and now_cell - last - 1 >= math.ceil(1 / a_cell - HAIR) then state.anchor = now_cell end
 end
 
-local function room(state, a_cell, cell, headroom, carried)
-  local left = 0
-  for earlier = math.max(cell - carried, state.anchor), cell do
-    left = left + capacity(earlier - state.anchor, a_cell) - taken(state, 'used', earlier)
+local function cell_capacity(level, cell)
+  return capacity(cell - level.state.anchor, level.rate / CELLS_A_SECOND)
+end
+
+local function look(level, cell)
+  local carried = math.min(math.max(level.credit, 0), level.depth)
+  level.credit = carried + cell_capacity(level, cell) - taken(level.state, 'used', cell)
+end
+
+local function begin(level, cell)
+  local state, need = level.state, 0
+  level.depth = math.max(1, math.floor(CARRIED_CELLS * level.rate / CELLS_A_SECOND))
+  for earlier = math.max(state.at, state.anchor), cell - 1 do look(level, earlier) end
+  for later = state.at + #state.used - 1, cell + 1, -1 do
+    need = math.min(level.depth, math.max(0, need + taken(state, 'used', later) - cell_capacity(level, later)))
+    level.needed[later - 1] = need
   end
-  if headroom > 0 then
-    left = math.min(left, capacity(cell - state.anchor, a_cell * (1 - headroom)) - taken(state, 'low', cell))
-  end
-  return left
 end
 
 local function window(state, cell)
@@ -84,15 +92,24 @@ local function window(state, cell)
   return sum
 end
 
+local function room(level, cell)
+  look(level, cell)
+  local left = level.credit - (level.needed[cell] or 0)
+  if level.depth > 0 then
+    left = math.min(left, math.max(1, math.floor(level.quota)) - window(level.state, cell))
+  end
+  if level.headroom > 0 then
+    local part = capacity(cell - level.state.anchor, level.rate / CELLS_A_SECOND * (1 - level.headroom))
+    left = math.min(left, part - taken(level.state, 'low', cell))
+  end
+  return left
+end
+
 local function free(levels, cell)
   local least, tightest = BOUNDLESS, 0
   for number, level in ipairs(levels) do
     if level.rate >= 0 then
-      local carried = (number == 1 and #levels > 1) and CARRIED_CELLS or 0
-      local left = room(level.state, level.rate / CELLS_A_SECOND, cell, level.headroom, carried)
-      if carried > 0 then
-        left = math.min(left, math.max(1, math.floor(level.quota)) - window(level.state, cell))
-      end
+      local left = room(level, cell)
       if left < least then least, tightest = left, number end
     end
   end
@@ -111,7 +128,9 @@ local function share(want, levels)
   for _ in pairs(members) do active = active + 1 end
   if active == 1 then return far, 0 end
   local half = math.floor((now + math.floor(order.near / 2)) / CELL_MS)
-  return half, levels[2].rate / active * (1000 + order.near) / 1000
+  local all = 0
+  for _, count in ipairs(levels[2].state.used) do all = all + count end
+  return half, all / active
 end
 
 local function come_back(want, levels, start, missing, is_crowded)
@@ -131,7 +150,7 @@ local function come_back(want, levels, start, missing, is_crowded)
     for number = 1, missing do later[number] = CLOSED_MS * (1 + order.chance) end
     return later
   end
-  local between, lead = 1000 / (rate > 0 and rate or PACE), math.floor(order.near / 2)
+  local between, lead = 1000 / (rate > 0 and rate * EAGER or PACE), math.floor(order.near / 2)
   local tail = math.max(own.tail, start + (start > now and lead or order.near))
   for number = 1, missing do
     later[number] = tail + between * (number - 1 + order.chance) - lead - now
@@ -153,7 +172,8 @@ local function meet(want, state, quota)
   local is_second = not want.first and now - state.first_at < FIRST_MS
   local rate = quota >= 0 and quota * order.use or -1
   anchor(state, rate / CELLS_A_SECOND)
-  return { state = state, quota = quota, rate = rate, headroom = is_second and order.headroom or 0 }
+  local headroom = is_second and order.headroom or 0
+  return { state = state, quota = quota, rate = rate, headroom = headroom, depth = 0, credit = 0, needed = {} }
 end
 
 local function slots(want, levels)
@@ -164,6 +184,7 @@ local function slots(want, levels)
   end
   local cell, last = math.floor(start / CELL_MS), math.floor((now + order.near) / CELL_MS)
   local share_ends, part = share(want, levels)
+  if #levels > 1 and levels[1].rate >= 0 and cell <= last then begin(levels[1], cell) end
   for _, count in ipairs(met[1].used) do had = had + count end
   local times, cells, is_crowded = {}, {}, false
   while #times < want.count and cell <= last do
@@ -182,6 +203,7 @@ local function slots(want, levels)
     end
     if count > 0 then
       had = had + count
+      for _, level in ipairs(levels) do level.credit = level.credit - count end
       take_all(met, cell, count, want.first)
     end
     cell = cell + 1

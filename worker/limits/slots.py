@@ -12,8 +12,9 @@ up, and a second touches 51 cells at most; so with r at most Q/1.02 no window of
 is no burst but a cell's worth, 2 % of the rate, and a new or idle bucket begins with that.
 
 *Two levels.* A slot is taken in the cells of both buckets or of neither. Because a cell in which the account has
-room may be full at its acquiring partner's, what an account could not use there carries on for two cells, which is 4 %
-of a second; what was sent in the second before is counted then, so that no window of a second holds more all the same.
+room may be full at its acquiring partner's, what an account could not use there carries on to the next: as much as two
+cells hold, which is 4 % of a second's worth, or one slot. What was taken of the second before is counted then, so that
+no window of a second holds more all the same.
 
 *Come back.* What finds no slot within reach is told when to come back and takes nothing: one moment after another along
 a tail that grows at the rate of the bucket, so that neither the end of an outage nor a long queue wakes a herd. The
@@ -22,8 +23,9 @@ moments lie half a reach before the slots that will be free, because who comes b
 *First.* While kinds that go first were asked for within the last seconds, the others take at most the rest of each cell
 that the headroom leaves.
 
-*Fair.* Accounts of one acquiring partner that have had their share of it see only half as far ahead. What they then
-leave over is there for those that had less; if nobody wants it, it comes within their reach a moment later.
+*Fair.* An account that has had more than its part of what was taken at its acquiring partner's sees only half as far
+ahead. What it then leaves over is there for those that had less; if nobody wants it, it comes within reach a moment
+later.
 
 Moments are whole milliseconds of the clock that all who share the bucket go by.
 """
@@ -32,7 +34,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -53,6 +55,10 @@ _ACTIVE_MS = 2_000
 #: So long after the last kind that goes first, the others may have all.
 _FIRST_MS = 5_000
 
+#: So many come back for each slot that comes free. Some find that it does not suit both levels, or that a newcomer has
+#: it, and are sent back to the end; a slot that nobody came for is lost.
+_EAGER = 1.1
+
 #: How fast those come back to a bucket that has no rate, after it kept still.
 _PACE = 50.0
 
@@ -62,7 +68,7 @@ _CLOSED_MS = 60_000
 #: Sums of fractions are a hair off; a whole number must not become the next one.
 _HAIR = 1e-6
 
-#: For so many cells an account's unused room carries on where its acquiring partner has a say.
+#: So many cells' worth of an account's unused room carries on where its acquiring partner has a say.
 _CARRIED_CELLS = 2
 
 #: Room of a bucket that has no rate: more than anybody asks for.
@@ -153,26 +159,59 @@ def _anchor(state: State, a_cell: float, cell: int) -> None:
         state["anchor"] = cell
 
 
-def _room(state: State, a_cell: float, cell: int, headroom: float, *, carried: int) -> int:
-    """How many slots of a cell are free; what the last `carried` cells left over counts too."""
-    room = 0
-    for earlier in range(max(cell - carried, state["anchor"]), cell + 1):
-        room += _capacity(earlier - state["anchor"], a_cell) - _taken(state, "used", earlier)
-    if headroom > 0:
-        index = cell - state["anchor"]
-        room = min(room, _capacity(index, a_cell * (1 - headroom)) - _taken(state, "low", cell))
-
-    return room
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Level:
-    """A bucket as one want meets it. Quota and rate are -1 where nothing bounds it."""
+    """A bucket as one want meets it, cell by cell. Quota and rate are -1 where nothing bounds it.
+
+    Attributes:
+        depth: How many unused slots carry on to the next cell.
+        credit: How many are free of the cell that was looked at last, those carried on included.
+        needed: Cell → how many have to carry on behind it, because they are taken already.
+    """
 
     state: State
     quota: float
     rate: float
     headroom: float
+    depth: int = 0
+    credit: int = 0
+    needed: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def a_cell(self) -> float:
+        return self.rate / CELLS_A_SECOND
+
+    def capacity(self, cell: int) -> int:
+        return _capacity(cell - self.state["anchor"], self.a_cell)
+
+    def begin(self, cell: int) -> None:
+        """Let unused slots carry on, and see what is left of those before `cell`."""
+        state = self.state
+        self.depth = max(1, int(_CARRIED_CELLS * self.a_cell))
+        for earlier in range(max(state["at"], state["anchor"]), cell):
+            self.look(earlier)
+        need = 0
+        for later in range(state["at"] + len(state["used"]) - 1, cell, -1):
+            need = min(self.depth, max(0, need + _taken(state, "used", later) - self.capacity(later)))
+            self.needed[later - 1] = need
+
+    def look(self, cell: int) -> None:
+        """Go on to a cell."""
+        carried = min(max(self.credit, 0), self.depth)
+        self.credit = carried + self.capacity(cell) - _taken(self.state, "used", cell)
+
+    def room(self, cell: int) -> int:
+        """Say how many slots are free of a cell; cells are asked for one after another."""
+        self.look(cell)
+        room = self.credit - self.needed.get(cell, 0)
+        if self.depth:
+            room = min(room, max(1, math.floor(self.quota)) - _window(self.state, cell))
+        if self.headroom > 0:
+            index = cell - self.state["anchor"]
+            share = _capacity(index, self.a_cell * (1 - self.headroom))
+            room = min(room, share - _taken(self.state, "low", cell))
+
+        return room
 
 
 def _reserve(order: Order, states: Sequence[State], now: int) -> Reply:
@@ -203,6 +242,8 @@ def _slots(order: Order, want: Order, levels: Sequence[_Level], now: int) -> Rep
     start = max(now, *(level.state["until"] for level in levels))
     cell, last = start // CELL_MS, (now + near) // CELL_MS
     share_ends, share = _share(want, levels, near, now)
+    if len(levels) > 1 and levels[0].rate >= 0 and cell <= last:
+        levels[0].begin(cell)
     had = sum(own["used"])
     slots: list[float] = []
     cells: list[int] = []
@@ -221,6 +262,8 @@ def _slots(order: Order, want: Order, levels: Sequence[_Level], now: int) -> Rep
             cells.append(cell)
         if taken > 0:
             had += taken
+            for level in levels:
+                level.credit -= taken
             _take_all([level.state for level in levels], cell, taken, goes_first=want["first"])
         cell += 1
     later = _later(order, want, levels, start=start, missing=count - len(slots), crowded=is_crowded, now=now)
@@ -240,10 +283,7 @@ def _free(levels: Sequence[_Level], cell: int) -> tuple[int, int]:
     free, tightest = _BOUNDLESS, -1
     for number, level in enumerate(levels):
         if level.rate >= 0:
-            carried = _CARRIED_CELLS if number == 0 and len(levels) > 1 else 0
-            room = _room(level.state, level.rate / CELLS_A_SECOND, cell, level.headroom, carried=carried)
-            if carried:
-                room = min(room, max(1, math.floor(level.quota)) - _window(level.state, cell))
+            room = level.room(cell)
             if room < free:
                 free, tightest = room, number
 
@@ -270,7 +310,7 @@ def _share(want: Order, levels: Sequence[_Level], near: int, now: int) -> tuple[
     if len(members) == 1:
         return far, 0.0
 
-    return (now + near // 2) // CELL_MS, levels[1].rate / len(members) * (1_000 + near) / 1_000
+    return (now + near // 2) // CELL_MS, sum(levels[1].state["used"]) / len(members)
 
 
 def _later(
@@ -295,7 +335,7 @@ def _later(
         rate = shared if rate < 0 else min(rate, shared)
     if rate == 0:
         return [_CLOSED_MS * (1 + order["chance"])] * missing
-    between = 1_000 / (rate if rate > 0 else _PACE)
+    between = 1_000 / (rate * _EAGER if rate > 0 else _PACE)
     lead = order["near"] // 2
     tail = max(own["tail"], start + (lead if start > now else order["near"]))
     later = [tail + between * (number + order["chance"]) - lead - now for number in range(missing)]
