@@ -224,7 +224,14 @@ class Services:
         return Operator(store=self.store, publisher=self.publisher, accounts=self.accounts, by=by, why=why)
 
     def enqueue(self, connection_or_session: Connection | Session | Any, commands: Sequence[Command]) -> list[Enqueued]:
-        """Store commands in the caller's transaction and publish them after its outermost commit."""
+        """Store commands in the caller's transaction and publish them after its outermost commit.
+
+        Raises:
+            KindNotAllowed: The provider takes none of this kind from this account.
+        """
+        for command in commands:
+            if command.account in self.rates:
+                self.rates[command.account].require_allowed(command.kind)
         connection = connection_of(connection_or_session)
         enqueued = enqueue(
             self.store.borrow(connection),

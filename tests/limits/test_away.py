@@ -104,6 +104,15 @@ def test_a_look_says_that_it_is_away(limiter):
         limiter.snapshot()
 
 
+def test_rubbish_in_the_headers_is_told_once(limiter):
+    """One line says that the provider speaks a new language; one for each answer would drown it."""
+    with capture_logs() as lines:
+        for _ in range(50):
+            limiter.observe("shop", "capture", Observation(unread=("forty",)))
+
+    assert [("quota.unread", ["forty"])] == [(line["event"], line["pieces"]) for line in lines]
+
+
 def test_what_is_known_is_not_told_again(limiter, place, time):
     """Every answer of a provider repeats its quotas, and a question a second must not become two hundred."""
     place.is_away = False

@@ -93,6 +93,7 @@ class Limiter:
     monotonic: Callable[[], float]
     chance: Callable[[], float]
     _known: dict[Bucket, _Known] = field(default_factory=dict, init=False)
+    _puzzled: set[str] = field(default_factory=set, init=False)
     _away_since: float | None = field(default=None, init=False)
     _asks_again_at: float = field(default=0.0, init=False)
     _is_alarmed: bool = field(default=False, init=False)
@@ -160,6 +161,9 @@ class Limiter:
         rates = self.accounts.get(account)
         if rates is None:
             return
+        if observation.unread and account not in self._puzzled:
+            self._puzzled.add(account)
+            log.warning("quota.unread", account=account, pieces=list(observation.unread), meaning="ignored from now on")
         said = observation.quota_by_bucket(rates, rates.table.category(kind))
         now = self.monotonic()
         news = {bucket: quota for bucket, quota in said.items() if self._is_news(bucket, quota, now)}
