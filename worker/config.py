@@ -21,17 +21,30 @@ from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    SecretStr,
+    ValidationError,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from .domain.errors import PostPurchaseError
+from .rates import FILE_NAME as RATES_FILE_NAME, TABLE_BY_PROVIDER, PublishedRates, Rates, read_rates
 from .resources import settings_dir as packaged_settings
 
 PREFIX = "POST_PURCHASE_"
 PROFILE_NAME = f"{PREFIX}PROFILE"
 #: Names with this start belong to the project's own tests and are no settings.
 TEST_PREFIX = f"{PREFIX}TEST_"
+
+#: Files of the settings folder that are no profiles: what lies under all of them, and what the providers publish.
+_NO_PROFILES = frozenset({"default", "rates"})
 
 #: Both providers forget an idempotency key after a day. A longer window would let a second payment through.
 LONGEST_KEY_WINDOW_SECONDS = 86_400
@@ -157,6 +170,12 @@ def _broker_url(value: str) -> str:
     return value
 
 
+def _redis_url(value: str) -> str:
+    if not value.startswith(("redis://", "rediss://", "redis+socket://")):
+        raise ValueError("must be a URL that starts with redis://, rediss:// or redis+socket://")
+    return _broker_url(value)
+
+
 def _secret(value: SecretStr) -> SecretStr:
     if not value.get_secret_value():
         raise ValueError("must not be empty")
@@ -236,6 +255,24 @@ KeyPrefix = Annotated[
 ]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url), _Form(expects="a database URL", is_shown=False)]
 BrokerUrl = Annotated[str, AfterValidator(_broker_url), _Form(expects="a broker URL", is_shown=False)]
+RedisUrl = Annotated[str, AfterValidator(_redis_url), _Form(expects="a URL", is_shown=False)]
+Share = Annotated[
+    float,
+    Field(strict=True, gt=0, le=1),
+    _Form(expects="a share, above 0 and at most 1", parse=float),
+]
+Headroom = Annotated[
+    float,
+    Field(strict=True, ge=0, lt=1),
+    _Form(expects="a share, at least 0 and below 1", parse=float),
+]
+#: A name that becomes part of a key which all processes share.
+SharedName = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9-]{1,64}$"),
+    _Form(expects="1 to 64 of the characters a-z, 0-9 and -"),
+]
+RatesFile = Annotated[Path, AfterValidator(_existing_file), _Form(expects="the path of a file")]
 ServiceUrl = Annotated[str, AfterValidator(_service_url), _Form(expects="a URL", is_shown=False)]
 WebhookUrl = Annotated[str, AfterValidator(_webhook_url), _Form(expects="a URL", is_shown=False)]
 Secret = Annotated[SecretStr, AfterValidator(_secret), _Form(expects="text", is_shown=False)]
@@ -317,6 +354,22 @@ class HttpSettings(_Table):
     total_timeout_seconds: Seconds
     max_in_flight: Count
     ca_file: CertificateFile | None = None
+
+
+class LimitsSettings(_Table):
+    """How the provider's quotas are shared and used."""
+
+    place: Literal["auto", "redis", "database", "process"]
+    redis_url: RedisUrl | None = None
+    rates_file: RatesFile | None = None
+    use: Share
+    headroom: Headroom
+    learned_seconds: Seconds
+    back_off_base_seconds: Seconds
+    back_off_cap_seconds: Seconds
+    away_seconds: Seconds
+    alarm_seconds: Seconds
+    timeout_seconds: Seconds
 
 
 class LeaseSettings(_Table):
@@ -461,17 +514,23 @@ class AccountSettings(_Table):
     key_window_seconds: KeyWindow | None = None
     keyed: Switch = True  # an account is unkeyed only if its provider says so
     merchant_id: Count | None = None
+    rate_table: SharedName | None = None
+    acquiring_partner: SharedName | None = None
+    max_in_flight: Count | None = None
+    max_rate_per_second: Count | None = None
 
 
 class Settings(_Table):
-    """Everything a process is told. `profile` is the name it was loaded under, not a key."""
+    """Everything a process is told. `profile` is the name it was loaded under, and `rates` are no keys either."""
 
     profile: str
+    rates: InstanceOf[Rates]
     database: DatabaseSettings
     broker: BrokerSettings
     retry: RetrySettings
     read_back: ReadBackSettings
     http: HttpSettings
+    limits: LimitsSettings
     lease: LeaseSettings
     dispatch: DispatchSettings
     sweep: SweepSettings
@@ -481,6 +540,18 @@ class Settings(_Table):
     sandbox: SandboxSettings
     providers: ProvidersSettings
     accounts: Annotated[Mapping[str, AccountSettings], AfterValidator(MappingProxyType)]
+
+    def rates_of(self, account: str) -> PublishedRates:
+        """Return the rate table that an account lives under, for both of its provider's systems."""
+        return self.rates.tables[_rate_table(self.accounts[account])]
+
+    def environment_of(self, account: str) -> str:
+        """Say which of its provider's systems an account is at; what is not its playground counts as production."""
+        settings = self.accounts[account]
+        hosts = getattr(self.providers, settings.provider).hosts.playground
+        urls = hosts.model_dump().values() if isinstance(hosts, RegionHosts) else (hosts,)
+
+        return settings.environment or ("playground" if settings.base_url in urls else "production")
 
 
 # ----------------------------------------------------------------------------------------------------- names of keys
@@ -643,7 +714,7 @@ def _argument_entries(overrides: Mapping[str, object], problems: list[str]) -> I
 def _profile_file(profile: str, folder: Path) -> Path:
     if profile.endswith(".toml") or os.sep in profile:
         return Path(profile)
-    names = sorted(file.stem for file in folder.glob("*.toml") if file.stem != "default")
+    names = sorted(file.stem for file in folder.glob("*.toml") if file.stem not in _NO_PROFILES)
     if profile not in names:
         known = ", ".join(names)
         raise ConfigurationError(
@@ -726,8 +797,8 @@ class _Gathering:
             if host is not None:
                 self._values.setdefault((*at, "base_url"), host)
 
-    def settings(self, profile: str) -> Settings:
-        """The whole, or all problems at once."""
+    def settings(self, profile: str, *, rates_file: Path) -> Settings:
+        """The whole, or all problems at once. `rates_file` holds what the providers publish."""
         tables = {
             name: self._validated(field.annotation, (name,))
             for name, field in Settings.model_fields.items()
@@ -735,10 +806,31 @@ class _Gathering:
         }
         self._apply_rules(tables)
         accounts = {name: self._account(name) for name in self._account_names()}
+        limits = tables["limits"]
+        own = limits.rates_file if isinstance(limits, LimitsSettings) else None
+        rates = read_rates([rates_file] if own is None else [rates_file, own], self.problems)
+        self._demand_rate_tables(accounts, rates)
         if self.problems:
             raise ConfigurationError(self.problems)
 
-        return Settings.model_validate({"profile": profile, "accounts": accounts, **tables})
+        return Settings.model_validate({"profile": profile, "rates": rates, "accounts": accounts, **tables})
+
+    def _demand_rate_tables(self, accounts: Mapping[str, AccountSettings | None], rates: Rates) -> None:
+        for name, account in accounts.items():
+            if account is None:
+                continue
+            table = rates.tables.get(_rate_table(account))
+            if table is None:
+                known = ", ".join(rates.tables)
+                self.problems.append(
+                    f"{self._name(('accounts', name, 'rate_table'))} is {_rate_table(account)!r}, which is no table of "
+                    f"quotas; there are {known}, and limits.rates_file may name a file with others"
+                )
+            elif account.acquiring_partner is not None and not table.by_environment["production"].has_levels:
+                self.problems.append(
+                    f"{self._name(('accounts', name, 'acquiring_partner'))} has no meaning in the rate table "
+                    f"{table.name}, which knows no level of acquiring partners; give the account another rate_table"
+                )
 
     def _account_names(self) -> list[str]:
         return list(dict.fromkeys(key[1] for key in self._values if key[0] == "accounts"))
@@ -823,6 +915,10 @@ class _Gathering:
                     f"{dotted(under)} has no {field}; give it in {environment_name((*under, field))}, "
                     f"or the path of a file that holds it in {environment_name(file_key)}"
                 )
+
+
+def _rate_table(account: AccountSettings) -> str:
+    return account.rate_table or TABLE_BY_PROVIDER[account.provider]
 
 
 def _place_fields(provider: object) -> tuple[str, ...]:
@@ -921,6 +1017,22 @@ def _http_rules(http: HttpSettings) -> Iterator[_Breach]:
     )
 
 
+def _limits_rules(limits: LimitsSettings, broker: BrokerSettings) -> Iterator[_Breach]:
+    yield from _order(
+        (("limits", "back_off_base_seconds"), limits.back_off_base_seconds),
+        (("limits", "back_off_cap_seconds"), limits.back_off_cap_seconds),
+        "the longest back-off cannot be shorter than the first",
+        may_equal=True,
+    )
+    is_redis = limits.redis_url is not None or broker.url.startswith(("redis://", "rediss://", "redis+socket://"))
+    if limits.place == "redis" and not is_redis:
+        yield _Breach(
+            keys=(("limits", "place"), ("limits", "redis_url")),
+            reason="limits.place is redis and the broker is none: give the URL of one in "
+            f"{environment_name(('limits', 'redis_url'))}, or set limits.place to database",
+        )
+
+
 def _lease_rules(lease: LeaseSettings, http: HttpSettings) -> Iterator[_Breach]:
     terms = {
         ("lease", "pacing_seconds"): lease.pacing_seconds,
@@ -1009,6 +1121,7 @@ def _missing_desk_credential(desk: str, field: str, why: str) -> str:
 
 _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[_Breach]]], ...] = (
     (("http",), _http_rules),
+    (("limits", "broker"), _limits_rules),
     (("retry", "lease"), _retry_rules),
     (("read_back", "http"), _read_back_rules),
     (("lease", "http"), _lease_rules),
@@ -1055,4 +1168,4 @@ def load(
     gathering.read_secret_files()
     gathering.find_base_urls()
 
-    return gathering.settings(name)
+    return gathering.settings(name, rates_file=folder / RATES_FILE_NAME)

@@ -1,7 +1,7 @@
 """What the services need from the outside, as Protocols, and the values that cross those borders.
 
 Decides the shape of a request, an answer, a stored command and every statement the services may ask of the
-store. Leaves each implementation to its own folder: `store`, `providers`, `desks`, `publish`. Each port has a
+store. Leaves each implementation to its own folder: `store`, `providers`, `desks`, `limits`, `publish`. Each port has a
 real implementation and, where a real one is slow to set up, a shipped one for tests in `testing`.
 """
 
@@ -18,6 +18,7 @@ from .domain.errors import PostPurchaseError
 from .domain.finding import Finding
 from .domain.ladder import Policy, Safety
 from .domain.outcome import Outcome, Problem
+from .domain.quota import Bucket, Observation
 from .domain.read_back import Purpose, ReadBack
 from .domain.state import State, Transition
 from .domain.ticket import AttemptLine, CaseFile, ReadingLine, Reason, TicketState
@@ -476,3 +477,88 @@ class TicketDesk(Protocol):
 
     def append(self, external_ref: str, case_file: CaseFile) -> None:
         """Add further commands to an open ticket."""
+
+
+# --- the provider's quotas ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """So many commands of one kind of one account that a batch would like to send."""
+
+    account: str
+    kind: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a want got: a slot for some, and for the rest a moment to come back. Together they are `want.count`.
+
+    Attributes:
+        want: What was asked for.
+        slots: Seconds from now at which one command each may be sent, soonest first. They are taken.
+        later: Seconds from now after which one command each may ask again, soonest first. They hold nothing.
+        queue_seconds: How far ahead those who were told to come back to this account's bucket reach.
+        cells: Where the slots were taken; for `release`.
+    """
+
+    want: Want
+    slots: tuple[float, ...]
+    later: tuple[float, ...]
+    queue_seconds: float = 0.0
+    cells: tuple[int, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketLine:
+    """A bucket as it is shown. Quotas are commands a second; None: nothing is published, nothing was learned.
+
+    Attributes:
+        bucket: Which it is, with the configured quota.
+        learned: What the provider said last, if that is not what is configured.
+        learned_seconds: How long ago it said so.
+        in_force: The quota that counts now.
+        used: Slots of the last second.
+        ahead: Slots already taken of the coming second.
+        still_seconds: How much longer it keeps still after a 429.
+        throttled: How many answers 429 it has seen.
+        queue_seconds: How far ahead those who were told to come back reach.
+    """
+
+    bucket: Bucket
+    learned: float | None
+    learned_seconds: float | None
+    in_force: float | None
+    used: int
+    ahead: int
+    still_seconds: float
+    throttled: int
+    queue_seconds: float
+
+
+class LimiterUnavailable(PostPurchaseError):
+    """The place where processes share the provider's quotas could not be reached."""
+
+
+class RateLimiter(Protocol):
+    """Shares the provider's quotas among all processes. Never raises for a place that is away, but in `snapshot`."""
+
+    def reserve(self, wants: Sequence[Want]) -> Sequence[Grant]:
+        """Take the slots that are near, at every level or not at all, and say when the rest may come back."""
+
+    def release(self, grant: Grant, *, count: int) -> None:
+        """Give back the last `count` slots of a grant: nothing will be sent in them."""
+
+    def observe(self, account: str, kind: str, observation: Observation) -> None:
+        """Take note of what the quota headers of an answer said; costs nothing when that is known."""
+
+    def throttled(self, account: str, kind: str, observation: Observation | None) -> float:
+        """Keep the bucket still that a 429 came from; return for how many seconds."""
+
+    def snapshot(self) -> Sequence[BucketLine]:
+        """Show every bucket of the configured accounts.
+
+        Raises:
+            LimiterUnavailable: The place where they are kept is away.
+        """

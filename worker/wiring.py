@@ -16,6 +16,7 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from celery import Celery
@@ -35,6 +36,11 @@ from .domain.errors import PostPurchaseError
 from .domain.klarna_commands import KLARNA_COMMANDS
 from .domain.label import command_label
 from .domain.ladder import Policy
+from .domain.quota import AccountRates
+from .limits.database import DatabasePlace
+from .limits.limiter import Limiter, Place, Terms
+from .limits.local import LocalPlace
+from .limits.redis import RedisPlace
 from .ports import Account, Provider, Publisher, StoreUnavailable, TicketDesk
 from .providers.bluesnap import BlueSnap
 from .providers.klarna import Klarna
@@ -50,6 +56,7 @@ from .service.sweep import Sweeper
 from .store import migrate
 from .store.engine import SqlStore, build_engine
 from .store.host import after_commit, connection_of
+from .store.rates import RateRows
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +74,12 @@ BROKER_FIX = "start the broker, or mend broker.url (POST_PURCHASE_BROKER__URL); 
 
 #: A broker that is a folder, which the rest of its URL names.
 _FOLDER = "filesystem://"
+
+#: Brokers that can keep the quotas too. A sentinel's URL names no server, so there the database does.
+_PLAIN_REDIS = ("redis://", "rediss://", "redis+socket://")
+
+#: Start of our keys in a Redis whose messages have no prefix, because a host's own app shares it.
+_PREFIX = "post-purchase:"
 
 #: Messages one dispatch run hands out at the most.
 _MESSAGES_A_RUN = 20
@@ -126,6 +139,33 @@ class Services:
     def desk(self) -> TicketDesk:
         """Where people are told."""
         return _desk(self.settings)
+
+    @cached_property
+    def rates(self) -> Mapping[str, AccountRates]:
+        """The quotas that every configured account lives under."""
+        return {name: self._rates(name, account) for name, account in self.settings.accounts.items()}
+
+    @cached_property
+    def limiter(self) -> Limiter:
+        """What shares the providers' quotas among all processes."""
+        limits = self.settings.limits
+
+        return Limiter(
+            place=self._limits_place(),
+            accounts=self.rates,
+            terms=Terms(
+                near=self.settings.lease.pacing_seconds,
+                use=limits.use,
+                headroom=limits.headroom,
+                keep=limits.learned_seconds,
+                base=limits.back_off_base_seconds,
+                cap=limits.back_off_cap_seconds,
+                away=limits.away_seconds,
+                alarm=limits.alarm_seconds,
+            ),
+            monotonic=time.monotonic,
+            chance=random.random,
+        )
 
     @property
     def executor(self) -> Executor:
@@ -196,7 +236,15 @@ class Services:
         )
 
     def enqueue(self, connection_or_session: Connection | Session | Any, commands: Sequence[Command]) -> list[Enqueued]:
-        """Store commands in the caller's transaction and publish them after its outermost commit."""
+        """Store commands in the caller's transaction and publish them after its outermost commit.
+
+        Raises:
+            KindNotAllowed: The provider takes none of this kind from this account.
+        """
+        for command in commands:
+            rates = self.rates.get(getattr(command, "account", ""))  # what is no command is refused below
+            if rates is not None:
+                rates.require_allowed(command.kind)
         connection = connection_of(connection_or_session)
         enqueued = enqueue(
             self.store.borrow(connection),
@@ -253,6 +301,8 @@ class Services:
 
     def close(self) -> None:
         """Give back what is open."""
+        if "limiter" in self.__dict__:
+            self.limiter.close()
         if "store" in self.__dict__:
             self.store.close()
 
@@ -280,6 +330,29 @@ class Services:
         by_provider = {"bluesnap": self.settings.providers.bluesnap.key_window_seconds}
 
         return account.key_window_seconds or by_provider.get(account.provider)
+
+    def _rates(self, name: str, account: AccountSettings) -> AccountRates:
+        published = self.settings.rates_of(name)
+
+        return AccountRates(
+            account=name,
+            host=urlsplit(account.base_url).netloc,
+            table=published.by_environment[self.settings.environment_of(name)],
+            acquiring_partner=account.acquiring_partner,
+            ceiling=account.max_rate_per_second,
+        )
+
+    def _limits_place(self) -> Place:
+        """Where quotas are shared: as told, else in Redis if there is one, else in the database."""
+        limits, broker = self.settings.limits, self.settings.broker
+        url = limits.redis_url or (broker.url if broker.url.startswith(_PLAIN_REDIS) else None)
+        match limits.place:
+            case "process":
+                return LocalPlace(now=lambda: time.monotonic() * 1_000)
+            case "redis" | "auto" if url is not None:
+                return RedisPlace(_redis_url(url), prefix=broker.key_prefix or _PREFIX, timeout=limits.timeout_seconds)
+            case _:
+                return DatabasePlace(RateRows(self.store.engine))
 
     def _publisher(self, *, pause: float) -> CeleryPublisher:
         broker = self.settings.broker
@@ -422,6 +495,19 @@ def _other_options(url: str) -> dict[str, Any]:
         }
 
     return {"confirm_publish": True}
+
+
+def _redis_url(url: str) -> str:
+    """Return a broker's URL as the Redis client spells it, which verifies certificates where nothing else is said."""
+    address, _, query = url.partition("?")
+    options = dict(each.split("=", 1) for each in query.split("&") if "=" in each)
+    options.pop("ssl_cert_reqs", None)  # the settings let only "required" through, and it is written in two ways
+    database = options.pop("virtual_host", None)
+    if database is not None:
+        options["db"] = database.removeprefix("/")
+    written = "&".join(f"{name}={value}" for name, value in options.items())
+
+    return address.replace("redis+socket://", "unix://", 1) + (f"?{written}" if written else "")
 
 
 def _provider(name: str, account: AccountSettings) -> Provider:

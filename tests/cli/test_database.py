@@ -5,7 +5,10 @@ import sqlite3
 
 import pytest
 
-HEAD = "0002"
+from worker.resources import migrations_dir
+from worker.store import migrate
+
+HEAD = migrate.newest(migrations_dir())
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_durations_are_in_seconds_and_say_so_in_their_name(rows):
 def test_every_profile_is_documented(root):
     """A profile that is not in the list is started by accident only."""
     text = (root / "docs" / "configuration.md").read_text(encoding="utf-8")
-    profiles = {path.stem for path in (root / "settings").glob("*.toml")} - {"default"}
+    profiles = {path.stem for path in (root / "settings").glob("*.toml")} - {"default", "rates"}
 
     assert profiles == set(re.findall(r"^\| `([a-z]+)` \|", text, re.MULTILINE))
 
@@ -82,6 +82,8 @@ def test_no_default_stands_in_the_model():
     assert {
         "broker.key_prefix",
         "http.ca_file",
+        "limits.redis_url",
+        "limits.rates_file",
         "tickets.email.host",
         "tickets.email.username",
         "tickets.email.username_file",
@@ -96,6 +98,7 @@ def test_no_default_stands_in_the_model():
             for field in (
                 *("region", "environment", "username", "username_file", "password", "password_file"),
                 *("key_window_seconds", "keyed", "merchant_id"),
+                *("rate_table", "acquiring_partner", "max_in_flight", "max_rate_per_second"),
             )
         ),
     } == optional

@@ -102,6 +102,9 @@ def test_switches_are_set_and_shown_by_both_drivers(driver):
         "bluesnap_pending_hours": 72,
         "bluesnap_pending_ends": "SUCCESS",
         "bluesnap_refund_details": False,
+        "quota_headers": True,
+        "quota_factor": 1,
+        "quota_window": "sliding",
     } == driver.switches()
 
 

@@ -21,8 +21,8 @@ VERSION = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "9999"
-down_revision = "0002"
+revision = "later"
+down_revision = "{newest}"
 
 def upgrade():
     {upgrade}
@@ -30,6 +30,9 @@ def upgrade():
 def downgrade():
     pass
 '''
+
+
+NEWEST = migrate.newest(migrations_dir())
 
 
 def built(url):
@@ -91,7 +94,7 @@ def later(tmp_path):
         # Per cent and blank mean something in Alembic's own configuration.
         folder = tmp_path / "100% later" / "migrations"
         shutil.copytree(migrations_dir(), folder, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "versions" / "9999_later.py").write_text(VERSION.format(upgrade=upgrade))
+        (folder / "versions" / "later.py").write_text(VERSION.format(newest=NEWEST, upgrade=upgrade))
         return folder
 
     return make
@@ -222,7 +225,7 @@ def test_a_schema_that_is_behind_is_refused_with_the_command_that_mends_it(empty
     """New code was started before its release step ran."""
     migrate.upgrade(empty, migrations_dir())
 
-    with pytest.raises(SchemaMismatch, match=r"found 0002, expected 9999.*post-purchase db upgrade"):
+    with pytest.raises(SchemaMismatch, match=rf"found {NEWEST}, expected later.*post-purchase db upgrade"):
         migrate.require(empty, later("pass"))
 
 
@@ -230,7 +233,9 @@ def test_a_schema_that_is_ahead_is_refused_without_a_step_back(empty, later):
     """Old code on a newer schema: upgrading cannot help, and downgrading would lose what the newer tables hold."""
     migrate.upgrade(empty, later("pass"))
 
-    with pytest.raises(SchemaMismatch, match=r"found 9999, expected 0002.*install the version that made it") as raised:
+    with pytest.raises(
+        SchemaMismatch, match=rf"found later, expected {NEWEST}.*install the version that made it"
+    ) as raised:
         migrate.require(empty, migrations_dir())
 
     assert "db upgrade" not in str(raised.value)
@@ -253,7 +258,7 @@ def test_a_version_that_fails_leaves_the_schema_as_it_was(empty, later):
         migrate.upgrade(empty, folder)
 
     assert "post_purchase_half" not in tables(empty)
-    assert "0002" == migrate.current(empty)
+    assert migrate.current(empty) == NEWEST
     migrate.upgrade(empty, migrations_dir())
     assert [] == migrate.differences(empty)
 

@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..domain.errors import PostPurchaseError
-from ..ports import StoreUnavailable
+from ..ports import LimiterUnavailable, StoreUnavailable
 from ..resources import ResourcesMissing
 from .output import tell
 
@@ -217,7 +217,7 @@ def _explain(error: PostPurchaseError) -> int:
     match error:
         case BadInput() | ResourcesMissing():
             return BAD_INPUT
-        case StoreUnavailable() | BrokerAway():
+        case StoreUnavailable() | BrokerAway() | LimiterUnavailable():
             return AWAY
         case _:
             return REFUSED

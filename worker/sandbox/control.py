@@ -6,7 +6,7 @@ The verbs themselves are `site.py` and `world.py`; `SandboxControl` is the other
 
 import json
 import types
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -44,6 +44,13 @@ _FAULT_FIELDS: _Kinds = {
     "times": int | None,
     "skip": int,
 }
+_QUOTA_FIELDS: _Kinds = {
+    "category": str,
+    "partner": int,
+    "acquiring_partner": int | None,
+    "kinds": list | None,
+    "provider": str,
+}
 _CLOCK_FIELDS: _Kinds = {"advance_seconds": int | float}
 _OUTAGE_FIELDS: _Kinds = {"seconds": int | float | None}
 
@@ -65,6 +72,9 @@ class Control:
             ("POST", "/transactions"): self._create_transaction,
             ("POST", "/records"): self._create_record,
             ("POST", "/switches"): self._switch,
+            ("GET", "/quotas"): self._quotas,
+            ("POST", "/quotas"): self._quota,
+            ("DELETE", "/quotas"): self._clear_quotas,
             ("POST", "/faults"): self._fault,
             ("DELETE", "/faults"): self._clear_faults,
             ("POST", "/clock"): self._advance,
@@ -115,6 +125,21 @@ class Control:
 
     async def _switch(self, content: Json) -> Answer:
         self._site.world.switch(**content)
+
+        return Answer(status=204)
+
+    async def _quotas(self, _content: Json) -> Answer:
+        return json_answer(200, self._site.world.quotas())
+
+    async def _quota(self, content: Json) -> Answer:
+        for required in ("category", "partner"):
+            _demand(content, _QUOTA_FIELDS, required=required)
+        self._site.world.quota(**content)
+
+        return Answer(status=204)
+
+    async def _clear_quotas(self, _content: Json) -> Answer:
+        self._site.world.clear_quotas()
 
         return Answer(status=204)
 
@@ -238,6 +263,29 @@ class SandboxControl:
         switches: Json = self._call("GET", "/switches")
 
         return switches
+
+    def quota(
+        self,
+        category: str,
+        *,
+        partner: int,
+        acquiring_partner: int | None = None,
+        kinds: Sequence[str] | None = None,
+        provider: str = "klarna",
+    ) -> None:
+        """Set how many requests a second a category takes, for each account and for all of them together."""
+        rules = {"partner": partner, "acquiring_partner": acquiring_partner, "provider": provider}
+        self._call("POST", "/quotas", {"category": category, "kinds": kinds and list(kinds), **rules})
+
+    def quotas(self) -> Json:
+        """Show the quotas that are set, and for each second how many requests were let through and how many not."""
+        quotas: Json = self._call("GET", "/quotas")
+
+        return quotas
+
+    def clear_quotas(self) -> None:
+        """Set no quota any more, and forget what came of those that were."""
+        self._call("DELETE", "/quotas")
 
     def fault(
         self,

@@ -184,6 +184,35 @@ class Sandbox:
         """Show how the switches stand."""
         return self._call(lambda site: site.world.switches())
 
+    def quota(
+        self,
+        category: str,
+        *,
+        partner: int,
+        acquiring_partner: int | None = None,
+        kinds: Sequence[str] | None = None,
+        provider: str = "klarna",
+    ) -> None:
+        """Set how many requests a second a category takes.
+
+        Args:
+            category: Its name in the quota headers.
+            partner: The quota of each account: of what follows a plus sign in the user name.
+            acquiring_partner: The quota of all accounts together; None: there is no such level.
+            kinds: The kinds of operation that count in it; None: all that no other category names.
+            provider: klarna or bluesnap, which tells no quota in headers.
+        """
+        levels = {"partner": partner, "acquiring_partner": acquiring_partner}
+        self._call(lambda site: site.world.quota(category, **levels, kinds=kinds, provider=provider))
+
+    def quotas(self) -> Json:
+        """Show the quotas that are set, and for each second how many requests were let through and how many not."""
+        return self._call(lambda site: site.world.quotas())
+
+    def clear_quotas(self) -> None:
+        """Set no quota any more, and forget what came of those that were."""
+        self._call(lambda site: site.world.clear_quotas())
+
     def fault(
         self,
         kind: str,

@@ -14,6 +14,7 @@ Json = dict[str, Any]
 _FORMS = ("text", "number")
 _REFUND_STATUSES = ("SUCCESS", "PENDING", None)
 _PENDING_ENDS = ("SUCCESS", "FAIL")
+_WINDOWS = ("sliding", "calendar")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +39,12 @@ class Switches:
     """What becomes of it then: SUCCESS or FAIL."""
     bluesnap_refund_details: bool = False
     """Whether the refunds in a transaction show their reason and metadata, as the refund's own read does."""
+    quota_headers: bool = True
+    """Klarna: whether answers tell the quotas that are set."""
+    quota_factor: int | float = 1
+    """Both: what the quotas that are set are multiplied by; 0.5 halves them, for a provider that changes its mind."""
+    quota_window: str = "sliding"
+    """Both: whether a quota counts in any second (sliding) or in those of the clock (calendar)."""
     _begun_with: Json = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -73,10 +80,11 @@ def _demand_possible(name: str, value: object) -> None:
         "bluesnap_amounts": _FORMS,
         "bluesnap_refund_status": _REFUND_STATUSES,
         "bluesnap_pending_ends": _PENDING_ENDS,
+        "quota_window": _WINDOWS,
     }
     if name in possible and value not in possible[name]:
         msg = f"{name} must be one of {', '.join(map(str, possible[name]))}, got {value!r}"
         raise SandboxError(msg)
-    if name.endswith("_hours") and not (isinstance(value, int | float) and value > 0):
+    if name.endswith(("_hours", "_factor")) and not (isinstance(value, int | float) and value > 0):
         msg = f"{name} must be above 0, got {value}"
         raise SandboxError(msg)

@@ -1,4 +1,4 @@
-"""Decides the way of a request through the sandbox: ledger, script of faults, credentials, key, operation, answer.
+"""Decides the way of a request through the sandbox: ledger, quota, faults, credentials, key, operation, answer.
 
 It owns the providers, the switches, the faults, the ledger and the clock. It runs on one event loop and is touched from
 nowhere else, so that nothing in it needs a lock. The operations are `klarna.py` and `bluesnap.py`, told apart by the
@@ -21,6 +21,7 @@ from .faults import BookedTwice, Delay, Disturbance, Fault, StaleRead
 from .klarna import Klarna
 from .ledger import Ledger, Seen
 from .provider import Operation, Provider
+from .quota import Quotas, Verdict
 from .replay import InProgress, OtherRequest
 from .script import Script
 from .switches import Switches
@@ -41,12 +42,13 @@ class World:
         replay_errors: bool,
         accounts: Collection[tuple[str, str, str]] = (),
     ) -> None:
-        self._anybody = _basic(username, password)
-        self._accounts = [(provider, _basic(*pair)) for provider, *pair in accounts]
+        self._anybody = (username, password)
+        self._accounts = [(provider, (name, secret)) for provider, name, secret in accounts]
         self._clock = Clock()
         self._switches = Switches(replay_errors=replay_errors)
         self._klarna = Klarna(clock=self._clock, switches=self._switches, create_orders=create_orders)
         self._bluesnap = BlueSnap(clock=self._clock, switches=self._switches, create_orders=create_orders)
+        self._quotas = Quotas(clock=self._clock, switches=self._switches)
         self._script = Script()
         self._ledger = Ledger()
 
@@ -54,10 +56,15 @@ class World:
         """Take a request in, and say what the client gets."""
         provider = self._provider_of(request)
         seen = self._ledger.note_request(request, provider=provider.name, at=self._clock.now())
+        verdict = self._admit(provider, request)
+        if verdict is not None and not verdict.is_admitted:
+            refusal = _with_headers(provider.throttled(), verdict)
+            seen.status = refusal.status
+            return Delivery(answer=refusal)
         order_id = provider.order_id_in(request)
         taken = self._script.take(request, provider=provider.name, order_id=order_id)
         if taken is None:
-            delivery = Delivery(answer=await self._answer(provider, request, seen))
+            delivery = Delivery(answer=_with_headers(await self._answer(provider, request, seen), verdict))
         else:
             seen.fault, fault = taken
             self._disturb(provider, fault, order_id)
@@ -154,6 +161,18 @@ class World:
         """Show how the switches stand."""
         return self._switches.shown()
 
+    def quota(self, category: str, **rules: Any) -> None:
+        """Set how many requests a second a category takes."""
+        self._quotas.set(category, **rules)
+
+    def quotas(self) -> Json:
+        """Show the quotas that are set, and what came of them second by second."""
+        return self._quotas.shown()
+
+    def clear_quotas(self) -> None:
+        """Set no quota any more, and forget what came of those that were."""
+        self._quotas.reset()
+
     def fault(self, kind: str, **rules: Any) -> None:
         """Script a fault for the next requests that fit."""
         self._script.add(kind, **rules)
@@ -175,8 +194,8 @@ class World:
         self._clock.advance(seconds)
 
     def reset(self) -> None:
-        """Begin again: no orders, transactions, keys, faults, effects or requests; switches as at first; real time."""
-        for part in (self._klarna, self._bluesnap, self._ledger, self._switches, self._clock):
+        """Begin again: no orders, transactions, keys, quotas, faults, effects or requests; all else as at first."""
+        for part in (self._klarna, self._bluesnap, self._ledger, self._quotas, self._switches, self._clock):
             part.reset()
         self._script.clear()
 
@@ -196,6 +215,16 @@ class World:
         is_bluesnap = f"{request.path}/".startswith(BLUESNAP_PREFIX)
 
         return self._bluesnap if is_bluesnap else self._klarna
+
+    def _admit(self, provider: Provider, request: Request) -> Verdict | None:
+        """Hold a request against the quota of its kind; what is not authorized or goes nowhere counts in none."""
+        operation = provider.route(request)
+        if isinstance(operation, Answer) or not self._is_authorized(provider, request):
+            return None
+        account = _credentials(request)[0].partition("+")[2]
+        verdict = self._quotas.admit(provider=provider.name, kind=operation.kind, account=account)
+
+        return replace(verdict, headers=()) if verdict is not None and not provider.tells_quota else verdict
 
     def _disturb(self, provider: Provider, fault: Fault, order_id: str | None) -> None:
         effect = fault.disturb(provider, order_id) if isinstance(fault, Disturbance) else None
@@ -248,11 +277,30 @@ class World:
         return execution.answer
 
     def _is_authorized(self, provider: Provider, request: Request) -> bool:
-        given = (request.header("Authorization") or "").encode()
-        known = [basic for name, basic in self._accounts if name == provider.name] or [self._anybody]
+        """Know the merchant by the user name, or by what stands before a plus sign in it: one of several accounts."""
+        username, password = _credentials(request)
+        known = [pair for name, pair in self._accounts if name == provider.name] or [self._anybody]
 
-        return any(hmac.compare_digest(given, each) for each in known)
+        return any(_is_same(username, password, *pair) for pair in known)
 
 
-def _basic(username: str, password: str) -> bytes:
-    return b"Basic " + base64.b64encode(f"{username}:{password}".encode())
+def _is_same(username: str, password: str, known: str, secret: str) -> bool:
+    name, plus, account = username.partition("+")
+    shown = name if plus and account and "+" not in known else username
+
+    return hmac.compare_digest(f"{shown}:{password}".encode(), f"{known}:{secret}".encode())
+
+
+def _credentials(request: Request) -> tuple[str, str]:
+    scheme, _, encoded = (request.header("Authorization") or "").partition(" ")
+    try:
+        decoded = base64.b64decode(encoded, validate=True).decode()
+    except ValueError:
+        return "", ""
+    username, _, password = decoded.partition(":")
+
+    return (username, password) if scheme == "Basic" else ("", "")
+
+
+def _with_headers(answer: Answer, verdict: Verdict | None) -> Answer:
+    return answer if verdict is None else replace(answer, headers=answer.headers + verdict.headers)

@@ -18,6 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, func, literal, select
 
 from ..domain.errors import SchemaMismatch
+from . import rates as _rates  # noqa: F401  # its table is part of the schema
 from .engine import patience
 from .schema import metadata
 
