@@ -116,10 +116,11 @@ class Provider(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """What the services need to know of an account."""
+    """What the services need to know of an account. `max_in_flight` counts calls under way at once in a process."""
 
     provider: Provider
     policy: Policy
+    max_in_flight: int
 
 
 # --- commands in the store ---------------------------------------------------------------------------------
@@ -444,8 +445,13 @@ class Store(Protocol):
     def begin(self) -> AbstractContextManager[Transaction]:
         """Open a transaction that commits at the end of the block and rolls back when the block raises."""
 
-    def claim(self, ids: Sequence[UUID] | None, *, limit: int, lease: timedelta) -> Sequence[Held]:
-        """Take the lease on due commands: of `ids`, or of whatever is due. At most one per order."""
+    def claim(
+        self, ids: Sequence[UUID] | None, *, limit: int, lease: timedelta, without: Collection[str] = ()
+    ) -> Sequence[Held]:
+        """Take the lease on due commands: of `ids`, or of whatever is due. At most one per order.
+
+        `without` are accounts whose commands are left alone.
+        """
 
 
 # --- messages and tickets ----------------------------------------------------------------------------------

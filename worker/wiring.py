@@ -126,7 +126,11 @@ class Services:
     def accounts(self) -> Mapping[str, Account]:
         """Every configured account with its provider and its waits and windows."""
         return {
-            name: Account(provider=_provider(name, account), policy=self._policy(self._key_window(account)))
+            name: Account(
+                provider=_provider(name, account),
+                policy=self._policy(self._key_window(account)),
+                max_in_flight=account.max_in_flight or self.settings.rates_of(name).max_in_flight,
+            )
             for name, account in self.settings.accounts.items()
         }
 
@@ -391,6 +395,7 @@ class Services:
                 ca_file=None if settings.http.ca_file is None else str(settings.http.ca_file),
             ),
             publisher=self.publisher,
+            limiter=self.limiter,
             accounts=self.accounts,
             fallback=self.fallback,
             limits=Limits(

@@ -14,6 +14,8 @@ from worker.domain.bluesnap_commands import BLUESNAP_COMMANDS
 from worker.domain.klarna_commands import KLARNA_COMMANDS, Acknowledge, Capture
 from worker.domain.ladder import Policy
 from worker.domain.state import State
+from worker.limits.limiter import Limiter, Terms
+from worker.limits.local import LocalPlace
 from worker.ports import Account, Filter, StoreUnavailable
 from worker.providers.bluesnap import BlueSnap
 from worker.providers.klarna import Klarna
@@ -45,6 +47,7 @@ POLICY = Policy(
     settle_every=timedelta(hours=1),
     settle_within=timedelta(days=14),
 )
+TERMS = Terms(near=1.0, use=0.97, headroom=0.1, keep=300.0, base=0.1, cap=60.0, away=1.0, alarm=60.0)
 HORIZON = timedelta(minutes=6)
 PUBLISHED_FOR = timedelta(seconds=10)
 LEASE = timedelta(seconds=90)
@@ -68,9 +71,19 @@ class Stage:
         klarna = Klarna(account=ACCOUNT, base_url="http://127.0.0.1:8090", username="sandbox", password="sandbox")
         bluesnap = BlueSnap(account=BLUESNAP, base_url="http://127.0.0.1:8090", username="sandbox", password="sandbox")
         self.accounts = {
-            ACCOUNT: Account(provider=klarna, policy=POLICY),
-            BLUESNAP: Account(provider=bluesnap, policy=replace(POLICY, key_window=timedelta(hours=12))),
+            ACCOUNT: Account(provider=klarna, policy=POLICY, max_in_flight=200),
+            BLUESNAP: Account(
+                provider=bluesnap, policy=replace(POLICY, key_window=timedelta(hours=12)), max_in_flight=20
+            ),
         }
+        self.rates = {}
+        self.limiter = Limiter(
+            place=LocalPlace(now=lambda: self.monotonic() * 1_000),
+            accounts=self.rates,
+            terms=TERMS,
+            monotonic=self.monotonic,
+            chance=lambda: 0.5,
+        )
         self.window = window
         self.is_stopping = False
         self.dead = []
@@ -118,6 +131,7 @@ class Stage:
             store=store or self.store,
             transport=transport or self.transport,
             publisher=publisher or self.publisher,
+            limiter=self.limiter,
             accounts=self.accounts if accounts is None else accounts,
             fallback=POLICY,
             limits=Limits(
@@ -291,12 +305,12 @@ class FailingStore:
         self._claims, self._begins, self._commits = set(claims), set(begins), set(commits)
         self.claimed = self.begun = 0
 
-    def claim(self, ids, *, limit, lease):
+    def claim(self, ids, *, limit, lease, without=()):
         self.claimed += 1
         if self.claimed in self._claims:
             raise StoreUnavailable("told to be away")
 
-        return self._store.claim(ids, limit=limit, lease=lease)
+        return self._store.claim(ids, limit=limit, lease=lease, without=without)
 
     @contextmanager
     def begin(self):

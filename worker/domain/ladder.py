@@ -144,7 +144,14 @@ def hold(standing: Standing, policy: Policy, reason: Reason, *, problem: Problem
 
 
 def decide(
-    outcome: Outcome, standing: Standing, policy: Policy, *, ended_at: datetime, chance: float, ended_here: bool = True
+    outcome: Outcome,
+    standing: Standing,
+    policy: Policy,
+    *,
+    ended_at: datetime,
+    chance: float,
+    pause: timedelta = timedelta(0),
+    ended_here: bool = True,
 ) -> Decision:
     """Turn the outcome of an attempt into what happens next.
 
@@ -154,6 +161,7 @@ def decide(
         policy: The account's waits and windows.
         ended_at: Database time at which the attempt ended; waits run from here.
         chance: A number in [0, 1) that spreads the waits after a 429 (full jitter).
+        pause: For how long at least nothing of the account may be sent after a 429, as the limiter says.
         ended_here: Whether the process that made the attempt also ended it. If not, it may have stood still, and may
             still send.
     """
@@ -177,7 +185,8 @@ def decide(
                 standing, policy, Reason.CREDENTIALS_REFUSED, problem, failures=standing.failures, at=ended_at
             )
         case Throttled(problem=problem):
-            return _defer(standing, policy, problem, ended_at=ended_at, chance=chance)
+            wait = max(pause, back_off(standing, policy, chance=chance))
+            return _defer(standing, policy, problem, ended_at=ended_at, due_at=ended_at + wait)
         case NotSent(problem=problem) if standing.safety.is_unkeyed:
             return _unkeyed(standing, policy, problem, ended_at=ended_at, ended_here=ended_here)
         case NotNow(problem=problem) | NotSent(problem=problem):
@@ -249,9 +258,8 @@ def back_off(standing: Standing, policy: Policy, *, chance: float) -> timedelta:
     return ceiling * (1.0 - chance)
 
 
-def _defer(standing: Standing, policy: Policy, problem: Problem, *, ended_at: datetime, chance: float) -> Decision:
+def _defer(standing: Standing, policy: Policy, problem: Problem, *, ended_at: datetime, due_at: datetime) -> Decision:
     """Back off; a 429 was not executed, so no rung is climbed."""
-    due_at = ended_at + back_off(standing, policy, chance=chance)
     if _too_late(standing, policy, due_at):
         return _escalate(standing, policy, Reason.KEY_WINDOW_CLOSED, problem, failures=standing.failures, at=ended_at)
 

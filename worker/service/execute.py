@@ -21,7 +21,7 @@ import structlog
 from ..domain.errors import PostPurchaseError
 from ..domain.finding import Absent, Ambiguous, Done, Finding
 from ..domain.ladder import Decision, Policy, Safety, Standing, decide, hold, refuse_send
-from ..domain.outcome import InDoubt, NotSent, Outcome, Problem
+from ..domain.outcome import InDoubt, NotSent, Outcome, Problem, Throttled
 from ..domain.read_back import ReadBack
 from ..ports import (
     Account,
@@ -30,6 +30,7 @@ from ..ports import (
     Held,
     NoAnswer,
     Publisher,
+    RateLimiter,
     Request,
     Store,
     StoreUnavailable,
@@ -37,6 +38,7 @@ from ..ports import (
     Transport,
 )
 from .accounts import policy, standing
+from .admit import Admission
 from .handout import hand_out
 from .reconcile import judged, lookup
 from .record import Decided, Recorded, announce, hand_back, record
@@ -87,6 +89,7 @@ class Executor:
     store: Store
     transport: Transport
     publisher: Publisher
+    limiter: RateLimiter
     accounts: Mapping[str, Account]
     fallback: Policy
     limits: Limits
@@ -116,6 +119,7 @@ class _Ended:
     outcome: Outcome | Finding
     at: float
     was_repeated: bool = False
+    pause: float = 0.0
 
 
 class _Task:
@@ -126,6 +130,13 @@ class _Task:
         self.limits = executor.limits
         self.started = executor.monotonic()
         self.looked = self.started
+        self.admission = Admission(
+            executor.limiter,
+            executor.accounts,
+            window=self.limits.window,
+            monotonic=executor.monotonic,
+            chance=executor.chance,
+        )
         self.sent: dict[UUID, Held] = {}
         self.ended: list[_Ended] = []
         self.lease_ends: dict[UUID, float] = {}
@@ -135,11 +146,15 @@ class _Task:
     def run(self, ids: Sequence[UUID]) -> Counter[str]:
         self._take(ids)
         self.more = len(ids) > 1
-        while self.sent or self.ended or self._may_look():
+        while self.sent or self.ended or self.admission.waiting or self._may_look():
             if self._may_look():
                 self._look()
+            if due := self.admission.due():
+                self._begin(due, later=())
             if self.sent:
                 self._collect()
+            elif not self.ended and (next_in := self.admission.next_in()) is not None:
+                self.x.wait(min(next_in, _LOOK_EVERY))
             if self._must_record():
                 self._record()
 
@@ -150,26 +165,31 @@ class _Task:
     def _take(self, ids: Sequence[UUID] | None) -> int:
         """Claim commands and begin their calls; return how many were claimed."""
         began = self.x.monotonic()
-        free = self.limits.window - len(self.sent) - len(self.ended)
-        held = self.x.store.claim(ids, limit=free, lease=self.limits.lease)
+        limit = self._room() if ids else min(self._room(), self.admission.appetite)
+        held = self.x.store.claim(ids, limit=limit, lease=self.limits.lease, without=self.admission.left_alone())
         for each in held:
             self.lease_ends[each.id] = began + self.limits.lease.total_seconds()
         self.counts["claimed"] += len(held)
         if held:
-            self._begin(held)
+            found = self.admission.sort(held)
+            self._begin(found.now, later=found.later)
 
         return len(held)
+
+    def _room(self) -> int:
+        return self.limits.window - len(self.sent) - len(self.ended) - self.admission.waiting
 
     def _may_look(self) -> bool:
         """Whether to look for further due rows: there may be some, there is room, and nobody wants us to end."""
         now = self.x.monotonic()
         if self.x.stopping() or now - self.started >= self.limits.pump.total_seconds():
             return False
-        room = self.limits.window - len(self.sent) - len(self.ended)
-        if self.more and room > self.limits.window // 4:
+        if self.more and self._room() > self.limits.window // 4:
             return True
 
-        return bool(self.sent) and room > 0 and now - self.looked >= _LOOK_EVERY
+        is_busy = bool(self.sent) or self.admission.waiting > 0
+
+        return is_busy and self._room() > 0 and now - self.looked >= _LOOK_EVERY
 
     def _look(self) -> None:
         self.looked = self.x.monotonic()
@@ -184,12 +204,16 @@ class _Task:
 
     # admit
 
-    def _begin(self, held: Sequence[Held]) -> None:
-        """Write the intents, then send; what must not be sent is handed back, read about or goes to a person."""
+    def _begin(self, held: Sequence[Held], *, later: Sequence[tuple[Held, float]]) -> None:
+        """Write the intents, then send; what must not be sent is handed back, read about or goes to a person.
+
+        `later` are commands that may be claimed again in so many seconds.
+        """
         requests = {each.id: self._request(each) for each in held}
         try:
             with self.x.store.begin() as transaction:
                 kept = self._admit(transaction, held, requests)
+                kept |= {each.id: self._deferred(each, seconds, transaction) for each, seconds in later}
                 free = [each for each in held if each.id not in kept]
                 opened = transaction.open_attempts(
                     [each for each in free if each.read_back is None], holder=self.x.holder
@@ -198,8 +222,12 @@ class _Task:
         except StoreUnavailable as error:
             # Nothing was sent. The leases run out, and sweep hands the commands back.
             log.warning("execute.database_away", step="admit", problem=str(error))
+            self.admission.ended(held)
             return
 
+        began = {each.id for each in opened}
+        self.admission.ended(each for each in held if each.read_back is None and each.id not in began)
+        self.admission.ended(each for each in held if each.read_back is not None and each.id in kept)
         self._follow_up(list(kept.values()), recorded)
         for each in [*opened, *(each for each in free if each.read_back is not None)]:
             self._send(each, requests[each.id])
@@ -228,6 +256,17 @@ class _Task:
         if not self._has_time(held):
             return hand_back(held, at=transaction.now)
         return None
+
+    def _deferred(self, held: Held, seconds: float, transaction: Transaction) -> Decided:
+        """Put a command back until its slot is near; not past the end of its key window, which ends the waiting."""
+        stands, waits = standing(held, self.x.accounts), policy(held, self.x.accounts, self.x.fallback)
+        reason = refuse_send(stands, waits, now=transaction.now) if held.read_back is None else None
+        if reason is not None:
+            decision = hold(stands, waits, reason, problem=held.problem, at=transaction.now)
+        else:
+            decision = hand_back(held, at=transaction.now + timedelta(seconds=seconds))
+
+        return Decided(held=held, decision=decision, outcome=None, ended_at=transaction.now)
 
     def _has_time(self, held: Held) -> bool:
         left = self.lease_ends[held.id] - self.x.monotonic()
@@ -267,20 +306,33 @@ class _Task:
 
     def _collect(self) -> None:
         """Take the answers that are there; wait for the first of them no longer than the recording may wait."""
-        patience = _LOOK_EVERY
+        patience = min(_LOOK_EVERY, self.admission.next_in() or _LOOK_EVERY)
         if self.ended:
-            patience = self._record_at() - self.x.monotonic()
+            patience = min(patience, self._record_at() - self.x.monotonic())
         self._take_answers(max(0.0, patience))
 
     def _take_answers(self, within: float) -> None:
         for command_id, answer in self.x.transport.collect(within):
             held = self.sent.pop(command_id, None)
             if held is not None:
-                was_repeated = isinstance(answer, Answer) and answer.was_repeated
-                self._end(held, self._outcome(held, answer), was_repeated=was_repeated)
+                self._take_answer(held, answer)
             else:
                 # Sent by a task of this process that died; its lease runs out, and sweep takes over.
                 log.warning("answer.unclaimed", command_id=str(command_id))
+
+    def _take_answer(self, held: Held, answer: Answer | NoAnswer) -> None:
+        outcome = self._outcome(held, answer)
+        if not isinstance(answer, Answer):
+            self._end(held, outcome)
+            return
+        pause = 0.0
+        if isinstance(outcome, Throttled):
+            pause, stopped = self.admission.keep_still(held, answer)
+            if stopped:
+                self._begin([], later=stopped)
+        else:
+            self.admission.learn(held, answer)
+        self._end(held, outcome, was_repeated=answer.was_repeated, pause=pause)
 
     def _outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome | Finding:
         provider = self.x.accounts[held.account].provider
@@ -291,8 +343,11 @@ class _Task:
             message = "the worker could not read the answer; its log says why"
             return InDoubt(problem=Problem(code="answer_not_understood", message=message))
 
-    def _end(self, held: Held, outcome: Outcome | Finding, *, was_repeated: bool = False) -> None:
-        self.ended.append(_Ended(held=held, outcome=outcome, at=self.x.monotonic(), was_repeated=was_repeated))
+    def _end(self, held: Held, outcome: Outcome | Finding, *, was_repeated: bool = False, pause: float = 0.0) -> None:
+        self.admission.ended([held])
+        self.ended.append(
+            _Ended(held=held, outcome=outcome, at=self.x.monotonic(), was_repeated=was_repeated, pause=pause)
+        )
         self.counts[outcome.name] += 1
 
     # decide
@@ -316,6 +371,7 @@ class _Task:
                 policy(ended.held, self.x.accounts, self.x.fallback),
                 ended_at=ended_at,
                 chance=self.x.chance(),
+                pause=timedelta(seconds=ended.pause),
             )
             decided = Decided(held=ended.held, decision=decision, outcome=ended.outcome, ended_at=ended_at)
         due_at = decided.decision.transition.due_at

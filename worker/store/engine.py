@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -168,13 +168,18 @@ class SqlStore:
             with quiet.begin():
                 yield SqlTransaction(quiet, self._clock)
 
-    def claim(self, ids: Sequence[UUID] | None, *, limit: int, lease: timedelta) -> Sequence[Held]:
-        """Take the lease on due commands: of `ids`, or of whatever is due. At most one per order."""
+    def claim(
+        self, ids: Sequence[UUID] | None, *, limit: int, lease: timedelta, without: Collection[str] = ()
+    ) -> Sequence[Held]:
+        """Take the lease on due commands: of `ids`, or of whatever is due. At most one per order.
+
+        `without` are accounts whose commands are left alone.
+        """
         problem = ""
         for _ in range(_CLAIM_TRIES):
             try:
                 with self.begin() as transaction:
-                    return transaction.claim(ids, limit=limit, lease=lease)
+                    return transaction.claim(ids, limit=limit, lease=lease, without=without)
             except IntegrityError as error:
                 problem = _first_line(error)
             except StoreUnavailable as error:

@@ -207,7 +207,7 @@ def _pending() -> ColumnElement[bool]:
 
 
 @cache
-def _claim(named: bool) -> Update:  # noqa: FBT001  # one of two fixed statements
+def _claim(named: bool, choosy: bool) -> Update:  # noqa: FBT001  # one of four fixed statements
     """Take the lease on due commands, at most one per order, skipping what others are looking at."""
     wanted = (
         select(command.c.seq, command.c.account, command.c.order_id, _turn(command).label("turn"))
@@ -218,6 +218,8 @@ def _claim(named: bool) -> Update:  # noqa: FBT001  # one of two fixed statement
     )
     if named:
         wanted = wanted.where(command.c.id.in_(bindparam("ids", expanding=True)))
+    if choosy:
+        wanted = wanted.where(command.c.account.not_in(bindparam("without", expanding=True)))
     found = wanted.cte("found")
     turn = (
         select(
@@ -749,13 +751,17 @@ class SqlTransaction:
 
     # execute
 
-    def claim(self, ids: Sequence[UUID] | None, *, limit: int, lease: timedelta) -> Sequence[Held]:
+    def claim(
+        self, ids: Sequence[UUID] | None, *, limit: int, lease: timedelta, without: Collection[str] = ()
+    ) -> Sequence[Held]:
         """Take the lease on due commands: of `ids`, or of whatever is due. At most one per order."""
         given: dict[str, Any] = {"now": self.now, "limit": limit, "lease_until": self.now + lease}
         if ids is not None:
             given["ids"] = list(ids)
+        if without:
+            given["without"] = sorted(without)
 
-        return [_held(row) for row in self._connection.execute(_claim(ids is not None), given)]
+        return [_held(row) for row in self._connection.execute(_claim(ids is not None, bool(without)), given)]
 
     def open_attempts(self, held: Sequence[Held], *, holder: str) -> Sequence[Held]:
         """Write the intents of those whose lease is still ours; return them with `attempt` and `first_sent_at`."""
