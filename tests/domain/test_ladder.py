@@ -30,6 +30,7 @@ from worker.domain.outcome import (
     Throttled,
     Unauthorized,
 )
+from worker.domain.read_back import Purpose, ReadBack
 from worker.domain.state import State
 from worker.domain.ticket import Reason
 from worker.providers.klarna import OPERATIONS, Klarna
@@ -405,20 +406,56 @@ def test_a_change_without_a_key_is_not_sent_while_its_fate_is_unknown(in_doubt, 
     assert expected is refuse_send(standing, POLICY, now=NOON + timedelta(days=30))
 
 
-def test_what_must_not_be_sent_is_escalated_as_it_stands():
-    """No attempt was made, so nothing about it has changed but who must look at it."""
-    standing = Standing(safety=Safety.KEYED, failures=2, in_doubt=True, first_sent_at=NOON)
+@pytest.mark.parametrize(
+    ("standing", "expected"),
+    [
+        (Standing(safety=Safety.KEYED, in_doubt=True, first_sent_at=NOON), Reason.KEY_WINDOW_CLOSED),
+        (Standing(safety=Safety.KEYED, first_sent_at=NOON), Reason.KEY_WINDOW_CLOSED),
+        (Standing(safety=Safety.UNKEYED_READABLE, in_doubt=True, first_sent_at=NOON), Reason.NOT_SAFE_TO_RETRY),
+        (Standing(safety=Safety.UNKEYED, in_doubt=True, first_sent_at=NOON), Reason.NOT_SAFE_TO_RETRY),
+    ],
+    ids=["keyed, in doubt", "keyed", "unkeyed-readable, in doubt", "unkeyed, in doubt"],
+)
+@pytest.mark.parametrize(
+    ("age", "counts"),
+    [
+        (timedelta(0), True),
+        (timedelta(hours=1), True),
+        (timedelta(hours=1, microseconds=1), False),
+        (None, False),
+    ],
+    ids=["just read", "an hour old", "older", "never read"],
+)
+def test_only_what_was_found_absent_within_the_hour_may_be_sent_all_the_same(standing, expected, age, counts):
+    """The reading says what no key guards any more; but the longer ago it was, the less it says of now."""
+    now = NOON + timedelta(days=30)
+    read = replace(standing, absent_at=None if age is None else now - age)
 
-    decision = hold(standing, Reason.KEY_WINDOW_CLOSED, problem=PROBLEM)
+    assert (None if counts else expected) is refuse_send(read, POLICY, now=now)
+
+
+@pytest.mark.parametrize("readable", [True, False])
+@pytest.mark.parametrize(
+    ("safety", "reason"),
+    [
+        (Safety.KEYED, Reason.KEY_WINDOW_CLOSED),
+        (Safety.UNKEYED, Reason.NOT_SAFE_TO_RETRY),
+    ],
+)
+def test_what_must_not_be_sent_is_held_as_it_stands(safety, reason, readable):
+    """No attempt was made, so nothing about it has changed; what is there is read before a person is asked."""
+    standing = Standing(safety=safety, readable=readable, failures=2, in_doubt=True, first_sent_at=NOON)
+
+    decision = hold(standing, POLICY, reason, problem=PROBLEM, at=NOON)
 
     transition = decision.transition
-    assert Reason.KEY_WINDOW_CLOSED is decision.reason
-    assert (State.ESCALATED, 2, True, PROBLEM) == (
-        transition.to,
-        transition.failures,
-        transition.in_doubt,
-        transition.problem,
-    )
+    assert (2, True, PROBLEM) == (transition.failures, transition.in_doubt, transition.problem)
+    if readable:
+        read_back = ReadBack(purpose=Purpose.TICKET, reason=reason)
+        assert (State.PENDING, NOON + timedelta(minutes=1)) == (transition.to, transition.due_at)
+        assert (read_back, None) == (transition.read_back, decision.reason)
+    else:
+        assert (State.ESCALATED, None, reason) == (transition.to, transition.read_back, decision.reason)
 
 
 @pytest.mark.parametrize(("keyed", "expected"), [(True, Safety.KEYED), (False, Safety.UNKEYED)])
@@ -427,27 +464,164 @@ def test_without_a_provider_only_the_key_is_believed(keyed, expected):
     assert expected is safety_without_provider(keyed=keyed)
 
 
-@given(
-    outcome=st.sampled_from(sorted(OUTCOME)),
-    standing=st.builds(
-        Standing,
-        safety=st.sampled_from(Safety),
-        failures=st.integers(min_value=0, max_value=4),
-        in_doubt=st.booleans(),
-        first_sent_at=st.timedeltas(min_value=timedelta(0), max_value=timedelta(hours=48)).map(lambda age: NOON - age),
-    ),
-    chance=st.floats(min_value=0.0, max_value=1.0, exclude_max=True),
+standings = st.builds(
+    Standing,
+    safety=st.sampled_from(Safety),
+    readable=st.booleans(),
+    failures=st.integers(min_value=0, max_value=4),
+    in_doubt=st.booleans(),
+    first_sent_at=st.timedeltas(min_value=timedelta(0), max_value=timedelta(hours=48)).map(lambda age: NOON - age),
+    absent_at=st.none()
+    | st.timedeltas(min_value=timedelta(0), max_value=timedelta(hours=2)).map(lambda age: NOON - age),
 )
-def test_no_decision_plans_a_send_that_would_be_refused(outcome, standing, chance):
-    """A command that waits for a send which must not happen waits for nothing."""
-    decision = decide(OUTCOME[outcome], standing, POLICY, ended_at=NOON, chance=chance)
+chances = st.floats(min_value=0.0, max_value=1.0, exclude_max=True)
 
-    after = Standing(
-        safety=standing.safety,
-        # A change without a key that is in doubt is never sent, so no attempt of it ends with it in doubt before.
-        in_doubt=decision.transition.in_doubt and standing.safety is not Safety.UNKEYED,
-        first_sent_at=standing.first_sent_at,
+
+@given(outcome=st.sampled_from(sorted(OUTCOME)), standing=standings, chance=chances, ended_here=st.booleans())
+def test_no_decision_plans_a_send_that_would_be_refused(outcome, standing, chance, ended_here):
+    """A command that waits for a send which must not happen waits for nothing."""
+    # A change without a key that is in doubt is never sent, so no attempt of it ends with it in doubt before.
+    standing = replace(standing, in_doubt=standing.in_doubt and not standing.safety.is_unkeyed)
+
+    decision = decide(OUTCOME[outcome], standing, POLICY, ended_at=NOON, chance=chance, ended_here=ended_here)
+
+    transition = decision.transition
+    is_send = transition.due_at is not None and transition.read_back is None
+    after = replace(standing, in_doubt=transition.in_doubt, absent_at=transition.absent_at)
+    assert not is_send or refuse_send(after, POLICY, now=transition.due_at) is None
+    assert (decision.reason is None) == (transition.to in {State.SUCCEEDED, State.PENDING})
+
+
+# --- before anything is read back --------------------------------------------------------------------------
+
+
+@given(outcome=st.sampled_from(sorted(OUTCOME)), standing=standings, chance=chances, ended_here=st.booleans())
+def test_nothing_is_read_sooner_after_an_attempt_than_a_request_can_take(outcome, standing, chance, ended_here):
+    """A request that is still under way would make the provider look as if nothing had happened."""
+    decision = decide(OUTCOME[outcome], standing, POLICY, ended_at=NOON, chance=chance, ended_here=ended_here)
+
+    transition = decision.transition
+    assert transition.read_back is None or NOON + POLICY.read_pause <= transition.due_at
+
+
+@given(outcome=st.sampled_from(sorted(OUTCOME)), standing=standings, chance=chances, ended_here=st.booleans())
+def test_nothing_is_read_that_cannot_be_read(outcome, standing, chance, ended_here):
+    """It would be read again and again, and its person would wait for a finding that never comes."""
+    unreadable = replace(standing, readable=False)
+
+    decision = decide(OUTCOME[outcome], unreadable, POLICY, ended_at=NOON, chance=chance, ended_here=ended_here)
+
+    assert decision.transition.read_back is None
+
+
+@given(standing=standings, chance=chances, ended_here=st.booleans())
+def test_an_attempt_in_doubt_takes_back_what_was_read_before(standing, chance, ended_here):
+    """The effect was absent then; this attempt may have made it."""
+    decision = decide(OUTCOME["in_doubt"], standing, POLICY, ended_at=NOON, chance=chance, ended_here=ended_here)
+
+    assert decision.transition.absent_at is None
+
+
+@pytest.mark.parametrize("outcome", ["not_sent", "not_now"])
+def test_an_attempt_that_did_nothing_leaves_what_was_read_before(outcome):
+    """Within its hour it may still be sent again: nothing has reached the provider since."""
+    standing = Standing(safety=Safety.KEYED, first_sent_at=NOON - timedelta(days=3), absent_at=NOON)
+
+    decision = decide(OUTCOME[outcome], standing, POLICY, ended_at=NOON, chance=0.0)
+
+    assert (NOON, NOON + timedelta(seconds=5)) == (decision.transition.absent_at, decision.transition.due_at)
+
+
+@pytest.mark.parametrize("outcome", ["not_sent", "in_doubt"])
+@pytest.mark.parametrize("failures", range(3))
+def test_a_change_without_a_key_is_sent_again_no_sooner_than_its_rung(outcome, failures):
+    """A reading tells what is there; it does not shorten the wait that the provider asks for."""
+    standing = Standing(safety=Safety.UNKEYED_READABLE, readable=True, failures=failures)
+
+    decision = decide(OUTCOME[outcome], standing, POLICY, ended_at=NOON, chance=0.0)
+
+    read_back = decision.transition.read_back
+    assert (Purpose.REPEAT, NOON + RUNG[failures]) == (read_back.purpose, read_back.resume_at)
+
+
+@given(standing=standings, chance=chances, outcome=st.sampled_from(["not_sent", "in_doubt"]))
+def test_a_change_without_a_key_whose_process_is_gone_is_never_planned_again(outcome, standing, chance):
+    """That process may only have stood still, and may send yet; a repeat beside it would be a second change."""
+    safety = Safety.UNKEYED_READABLE if standing.readable else Safety.UNKEYED
+    unkeyed = replace(standing, safety=safety, in_doubt=False)
+
+    decision = decide(OUTCOME[outcome], unkeyed, POLICY, ended_at=NOON, chance=chance, ended_here=False)
+
+    read_back = decision.transition.read_back
+    if standing.readable:
+        assert (Purpose.TICKET, None) == (read_back.purpose, read_back.resume_at)
+    else:
+        assert (State.ESCALATED, Reason.NOT_SAFE_TO_RETRY) == (decision.transition.to, decision.reason)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "purpose"),
+    [("rejected", Purpose.REFUSAL), ("not_now", Purpose.TICKET), ("in_doubt", Purpose.TICKET)],
+)
+def test_a_refusal_is_believed_after_a_reading_and_a_last_failure_is_not(outcome, purpose):
+    """Once the effect is known to be absent the refusal is final; a ladder that is used up is for a person."""
+    standing = Standing(safety=Safety.KEYED, readable=True, failures=3, in_doubt=True, first_sent_at=NOON)
+
+    decision = decide(OUTCOME[outcome], standing, POLICY, ended_at=NOON, chance=0.0)
+
+    assert purpose is decision.transition.read_back.purpose
+
+
+# --- what is done and not settled, and keys that do not count ----------------------------------------------
+
+PENDING_REFUND = Succeeded(result={"refund_transaction_id": "r-1"}, status=200, correlation_id="corr", settled=False)
+
+
+def test_what_is_done_and_only_pending_is_followed():
+    """It counts as done and is not in doubt; but a pending refund can still come to nothing."""
+    standing = Standing(safety=Safety.KEYED, readable=True, failures=1, in_doubt=True, first_sent_at=NOON)
+
+    decision = decide(PENDING_REFUND, standing, POLICY, ended_at=NOON, chance=0.0)
+
+    transition = decision.transition
+    assert (State.PENDING, NOON + timedelta(hours=1), 1, False, None, None) == (
+        *(transition.to, transition.due_at, transition.failures, transition.in_doubt),
+        *(transition.problem, decision.reason),
     )
-    due_at = decision.transition.due_at
-    assert due_at is None or refuse_send(after, POLICY, now=due_at) is None
-    assert (decision.reason is None) == (decision.transition.to in {State.SUCCEEDED, State.PENDING})
+    assert {"refund_transaction_id": "r-1", "correlation_id": "corr"} == transition.result
+    assert (
+        ReadBack(purpose=Purpose.SETTLEMENT, reason=Reason.NOT_SETTLED, until=NOON + timedelta(days=14))
+        == transition.read_back
+    )
+
+
+def test_what_is_done_and_cannot_be_followed_is_done():
+    """Nothing could ever tell more of it."""
+    decision = decide(PENDING_REFUND, Standing(safety=Safety.KEYED), POLICY, ended_at=NOON, chance=0.0)
+
+    assert (State.SUCCEEDED, None) == (decision.transition.to, decision.transition.read_back)
+
+
+@pytest.mark.parametrize(
+    ("safety", "in_doubt", "echoed", "expected"),
+    [
+        (Safety.KEYED, True, False, Reason.KEYS_NOT_ENABLED),
+        (Safety.KEYED, True, True, None),
+        (Safety.KEYED, True, None, None),
+        (Safety.KEYED, False, False, None),
+        (Safety.UNKEYED_READABLE, True, False, None),
+        (Safety.READ, True, False, None),
+    ],
+    ids=["repeat without its key", "repeat", "no word of it", "first sending", "no key", "read"],
+)
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_repeat_in_doubt_whose_answer_lacks_its_key_is_an_alarm(safety, in_doubt, echoed, expected, settled):
+    """If keys are ignored, what the repeat did was done twice; a person must know, though the command is done."""
+    standing = Standing(safety=safety, readable=True, in_doubt=in_doubt, first_sent_at=NOON)
+    result = {} if echoed is None else {"key_echoed": echoed}
+    outcome = Succeeded(result=result, status=200, settled=settled)
+
+    decision = decide(outcome, standing, POLICY, ended_at=NOON, chance=0.0)
+
+    assert expected is decision.reason
+    assert (State.SUCCEEDED if settled else State.PENDING) is decision.transition.to
