@@ -64,52 +64,52 @@ OUTCOME = {
 # --- the table ---------------------------------------------------------------------------------------------
 #
 # Its own words: `any` in a condition; `+1` one failure more, at most 4; `same`; waits by name. What stands here was
-# written from DESIGN and its rulings, not from the code; docs/lifecycle.md shows this very table. `keyed-readable` and
-# `keyed` differ in whether what became of the command can be read; with `read-back`, the ticket is the one in which a
-# read-back ends that finds nothing out.
+# written from DESIGN and its rulings, not from the code; docs/lifecycle.md shows this very table. `readable`
+# says whether what became of the command can be read; with `read-back`, the ticket is the one in which a read-back ends
+# that finds nothing out.
 
 HEAD = (
-    *("outcome", "safety", "in doubt before", "failures before", "key window"),
+    *("outcome", "safety", "readable", "in doubt before", "failures before", "key window"),
     *("state", "ticket", "failures after", "in doubt after", "wait"),
 )
 
 TABLE = """
-succeeded    | any                              | any | any | any    | succeeded | –                   | same | no   | –
-rejected     | any                              | no  | any | any    | rejected  | refused             | same | no   | –
-rejected     | read, keyed, unkeyed             | yes | any | any    | escalated | refused_after_doubt | same | same | –
-rejected     | keyed-readable, unkeyed-readable | yes | any | any    | pending   | refused_after_doubt | same | same | read-back
-unauthorized | any                              | any | any | any    | escalated | credentials_refused | same | same | –
-throttled    | read, unkeyed, unkeyed-readable  | any | any | any    | pending   | –                   | same | same | back-off
-throttled    | keyed, keyed-readable            | any | any | open   | pending   | –                   | same | same | back-off
-throttled    | keyed                            | any | any | closed | escalated | key_window_closed   | same | same | –
-throttled    | keyed-readable                   | any | any | closed | pending   | key_window_closed   | same | same | read-back
-not_now      | read, unkeyed, unkeyed-readable  | any | 0–2 | any    | pending   | –                   | +1   | same | rung
-not_now      | keyed, keyed-readable            | any | 0–2 | open   | pending   | –                   | +1   | same | rung
-not_now      | keyed                            | any | 0–2 | closed | escalated | key_window_closed   | +1   | same | –
-not_now      | keyed-readable                   | any | 0–2 | closed | pending   | key_window_closed   | +1   | same | read-back
-not_now      | any                              | no  | 3–4 | any    | escalated | ladder_exhausted    | +1   | same | –
-not_now      | read, keyed, unkeyed             | yes | 3–4 | any    | escalated | ladder_exhausted    | +1   | same | –
-not_now      | keyed-readable, unkeyed-readable | yes | 3–4 | any    | pending   | ladder_exhausted    | +1   | same | read-back
-not_sent     | read                             | any | 0–2 | any    | pending   | –                   | +1   | same | rung
-not_sent     | keyed, keyed-readable            | any | 0–2 | open   | pending   | –                   | +1   | same | rung
-not_sent     | keyed                            | any | 0–2 | closed | escalated | key_window_closed   | +1   | same | –
-not_sent     | keyed-readable                   | any | 0–2 | closed | pending   | key_window_closed   | +1   | same | read-back
-not_sent     | read, keyed                      | any | 3–4 | any    | escalated | ladder_exhausted    | +1   | same | –
-not_sent     | keyed-readable                   | no  | 3–4 | any    | escalated | ladder_exhausted    | +1   | same | –
-not_sent     | keyed-readable                   | yes | 3–4 | any    | pending   | ladder_exhausted    | +1   | same | read-back
-not_sent     | unkeyed                          | any | any | any    | escalated | not_safe_to_retry   | +1   | same | –
-not_sent     | unkeyed-readable                 | any | 0–2 | any    | pending   | not_safe_to_retry   | +1   | same | read-back
-not_sent     | unkeyed-readable                 | any | 3–4 | any    | pending   | ladder_exhausted    | +1   | same | read-back
-in_doubt     | read                             | any | 0–2 | any    | pending   | –                   | +1   | no   | rung
-in_doubt     | read                             | any | 3–4 | any    | escalated | ladder_exhausted    | +1   | no   | –
-in_doubt     | keyed, keyed-readable            | any | 0–2 | open   | pending   | –                   | +1   | yes  | rung
-in_doubt     | keyed                            | any | 0–2 | closed | escalated | key_window_closed   | +1   | yes  | –
-in_doubt     | keyed-readable                   | any | 0–2 | closed | pending   | key_window_closed   | +1   | yes  | read-back
-in_doubt     | keyed                            | any | 3–4 | any    | escalated | ladder_exhausted    | +1   | yes  | –
-in_doubt     | keyed-readable                   | any | 3–4 | any    | pending   | ladder_exhausted    | +1   | yes  | read-back
-in_doubt     | unkeyed                          | any | any | any    | escalated | not_safe_to_retry   | +1   | yes  | –
-in_doubt     | unkeyed-readable                 | any | 0–2 | any    | pending   | not_safe_to_retry   | +1   | yes  | read-back
-in_doubt     | unkeyed-readable                 | any | 3–4 | any    | pending   | ladder_exhausted    | +1   | yes  | read-back
+succeeded    | any            | any | any | any | any    | succeeded | –                   | same | no   | –
+rejected     | any            | any | no  | any | any    | rejected  | refused             | same | no   | –
+rejected     | any            | no  | yes | any | any    | escalated | refused_after_doubt | same | same | –
+rejected     | keyed, unkeyed | yes | yes | any | any    | pending   | refused_after_doubt | same | same | read-back
+unauthorized | any            | any | any | any | any    | escalated | credentials_refused | same | same | –
+throttled    | read, unkeyed  | any | any | any | any    | pending   | –                   | same | same | back-off
+throttled    | keyed          | any | any | any | open   | pending   | –                   | same | same | back-off
+throttled    | keyed          | no  | any | any | closed | escalated | key_window_closed   | same | same | –
+throttled    | keyed          | yes | any | any | closed | pending   | key_window_closed   | same | same | read-back
+not_now      | read, unkeyed  | any | any | 0–2 | any    | pending   | –                   | +1   | same | rung
+not_now      | keyed          | any | any | 0–2 | open   | pending   | –                   | +1   | same | rung
+not_now      | keyed          | no  | any | 0–2 | closed | escalated | key_window_closed   | +1   | same | –
+not_now      | keyed          | yes | any | 0–2 | closed | pending   | key_window_closed   | +1   | same | read-back
+not_now      | any            | any | no  | 3–4 | any    | escalated | ladder_exhausted    | +1   | same | –
+not_now      | any            | no  | yes | 3–4 | any    | escalated | ladder_exhausted    | +1   | same | –
+not_now      | keyed, unkeyed | yes | yes | 3–4 | any    | pending   | ladder_exhausted    | +1   | same | read-back
+not_sent     | read           | any | any | 0–2 | any    | pending   | –                   | +1   | same | rung
+not_sent     | keyed          | any | any | 0–2 | open   | pending   | –                   | +1   | same | rung
+not_sent     | keyed          | no  | any | 0–2 | closed | escalated | key_window_closed   | +1   | same | –
+not_sent     | keyed          | yes | any | 0–2 | closed | pending   | key_window_closed   | +1   | same | read-back
+not_sent     | read, keyed    | no  | any | 3–4 | any    | escalated | ladder_exhausted    | +1   | same | –
+not_sent     | keyed          | yes | no  | 3–4 | any    | escalated | ladder_exhausted    | +1   | same | –
+not_sent     | keyed          | yes | yes | 3–4 | any    | pending   | ladder_exhausted    | +1   | same | read-back
+not_sent     | unkeyed        | no  | any | any | any    | escalated | not_safe_to_retry   | +1   | same | –
+not_sent     | unkeyed        | yes | any | 0–2 | any    | pending   | not_safe_to_retry   | +1   | same | read-back
+not_sent     | unkeyed        | yes | any | 3–4 | any    | pending   | ladder_exhausted    | +1   | same | read-back
+in_doubt     | read           | any | any | 0–2 | any    | pending   | –                   | +1   | no   | rung
+in_doubt     | read           | any | any | 3–4 | any    | escalated | ladder_exhausted    | +1   | no   | –
+in_doubt     | keyed          | any | any | 0–2 | open   | pending   | –                   | +1   | yes  | rung
+in_doubt     | keyed          | no  | any | 0–2 | closed | escalated | key_window_closed   | +1   | yes  | –
+in_doubt     | keyed          | yes | any | 0–2 | closed | pending   | key_window_closed   | +1   | yes  | read-back
+in_doubt     | keyed          | no  | any | 3–4 | any    | escalated | ladder_exhausted    | +1   | yes  | –
+in_doubt     | keyed          | yes | any | 3–4 | any    | pending   | ladder_exhausted    | +1   | yes  | read-back
+in_doubt     | unkeyed        | no  | any | any | any    | escalated | not_safe_to_retry   | +1   | yes  | –
+in_doubt     | unkeyed        | yes | any | 0–2 | any    | pending   | not_safe_to_retry   | +1   | yes  | read-back
+in_doubt     | unkeyed        | yes | any | 3–4 | any    | pending   | ladder_exhausted    | +1   | yes  | read-back
 """
 
 FAILURES = {"any": range(5), "0–2": range(3), "3–4": range(3, 5)}
@@ -124,6 +124,7 @@ class Cell:
 
     outcome: str
     safety: str
+    readable: bool
     in_doubt: bool
     failures: int
     window: str
@@ -145,11 +146,12 @@ def rows():
 
 
 def fits(row, cell):
-    outcome, safety, in_doubt, failures, window = row[:5]
+    outcome, safety, readable, in_doubt, failures, window = row[:6]
 
     return (
         outcome == cell.outcome
         and (safety == "any" or cell.safety in safety.split(", "))
+        and readable in ("any", "yes" if cell.readable else "no")
         and in_doubt in ("any", "yes" if cell.in_doubt else "no")
         and cell.failures in FAILURES[failures]
         and window in ("any", cell.window)
@@ -158,7 +160,7 @@ def fits(row, cell):
 
 def expected(cell):
     (row,) = [each for each in rows() if fits(each, cell)]
-    state, reason, failures, in_doubt, wait = row[5:]
+    state, reason, failures, in_doubt, wait = row[6:]
 
     return Expected(
         state=state,
@@ -181,7 +183,7 @@ def standing_of(cell, safety):
 
     return Standing(
         safety=safety,
-        readable="readable" in cell.safety,
+        readable=cell.readable,
         failures=cell.failures,
         in_doubt=cell.in_doubt,
         first_sent_at=NOON - timedelta(hours=24) + timedelta(minutes=5) + left,
@@ -202,9 +204,9 @@ def decided(cell, safety):
     )
 
 
-def cells(safety):
+def cells(safety, *, readable):
     return [
-        Cell(outcome=outcome, safety=safety, in_doubt=in_doubt, failures=failures, window=window)
+        Cell(outcome=outcome, safety=safety, readable=readable, in_doubt=in_doubt, failures=failures, window=window)
         for outcome, in_doubt, failures, window in product(OUTCOME, (False, True), range(5), ("open", "closed"))
     ]
 
@@ -214,10 +216,13 @@ def test_the_table_speaks_of_every_outcome():
     assert set(OUTCOMES) == set(OUTCOME) == {row[0] for row in rows()}
 
 
-@pytest.mark.parametrize("safety", ["read", "keyed", "keyed-readable", "unkeyed", "unkeyed-readable"])
-def test_exactly_one_row_speaks_of_each_case(safety):
+@pytest.mark.parametrize(
+    ("safety", "readable"),
+    [("read", False), ("keyed", False), ("keyed", True), ("unkeyed", False), ("unkeyed", True)],
+)
+def test_exactly_one_row_speaks_of_each_case(safety, readable):
     """Two rows could contradict each other; none would leave a case open."""
-    counted = {cell: sum(fits(row, cell) for row in rows()) for cell in cells(safety)}
+    counted = {cell: sum(fits(row, cell) for row in rows()) for cell in cells(safety, readable=readable)}
 
     assert {} == {cell: count for cell, count in counted.items() if count != 1}
 
@@ -228,10 +233,10 @@ def test_every_case_is_decided_as_the_table_says(kind, keyed):
     """Each of these decisions moves money, leaves it alone or calls a person."""
     klarna = Klarna(account="klarna-eu", base_url="http://127.0.0.1:8090", username="u", password="p")
     safety = klarna.safety(kind, keyed=keyed)
-    by_key = "keyed" if keyed else "unkeyed"
-    by_name = "read" if kind.startswith("read_") else f"{by_key}-readable" if klarna.reads_back(kind) else by_key
+    by_name = "read" if kind.startswith("read_") else "keyed" if keyed else "unkeyed"
+    asked = cells(by_name, readable=klarna.reads_back(kind))
 
-    wrong = {cell: decided(cell, safety) for cell in cells(by_name) if expected(cell) != decided(cell, safety)}
+    wrong = {cell: decided(cell, safety) for cell in asked if expected(cell) != decided(cell, safety)}
 
     assert {} == wrong
 
@@ -241,7 +246,7 @@ def markdown():
     lines = [f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"]
     for row in rows():
         shown = [
-            f"`{part}`" if part.replace("_", "").isalpha() and at in (0, 5, 6) else part for at, part in enumerate(row)
+            f"`{part}`" if part.replace("_", "").isalpha() and at in (0, 6, 7) else part for at, part in enumerate(row)
         ]
         lines.append(f"| {' | '.join(shown)} |")
 
