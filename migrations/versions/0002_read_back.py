@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from alembic.util import CommandError
 from sqlalchemy.dialects import postgresql
 
 revision = "0002"
@@ -90,6 +91,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Take away what was new. Refused while a command is being read back or a ticket has a reason of this version."""
     _limit_locks()
+    _demand_that_nothing_is_read()
     op.drop_table("post_purchase_reading")
     if _is_postgresql():
         op.drop_index(_INCIDENT, "post_purchase_ticket")
@@ -101,6 +103,14 @@ def downgrade() -> None:
         _rewrite_tickets(values=_TICKET_COLUMNS, is_new=False)
     for column in ("read_back", "absent_at", "turn"):
         op.drop_column("post_purchase_command", column)
+
+
+def _demand_that_nothing_is_read() -> None:
+    """What is only to be read about would be sent by the version before: a pending refund a second time."""
+    reads = op.get_bind().scalar(sa.text("SELECT count(*) FROM post_purchase_command WHERE read_back IS NOT NULL"))
+    if reads:
+        message = f"commands being read back: {reads}. Let the workers of this version finish them, and try again"
+        raise CommandError(message)
 
 
 def _index_incidents(condition: str) -> None:

@@ -27,7 +27,7 @@ from worker.desks.email import EmailDesk
 from worker.desks.log import LogDesk
 from worker.desks.webhook import WebhookDesk
 from worker.domain.outcome import Problem
-from worker.domain.ticket import AttemptLine, Case, CaseFile, Reason
+from worker.domain.ticket import AttemptLine, Case, CaseFile, ReadingLine, Reason
 
 TICKET_ID = UUID("019ab3c4-0000-7000-8000-00000000000f")
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -70,6 +70,20 @@ def build_case(number=1, **changes):
                 status=503,
                 code="INTERNAL",
                 correlation_id="corr-attempt",
+            ),
+        ),
+        readings=(
+            ReadingLine(
+                purpose="ticket",
+                verdict="unread",
+                evidence="The read told nothing: no_answer.",
+                read_at=NOON + timedelta(minutes=1),
+            ),
+            ReadingLine(
+                purpose="ticket",
+                verdict="ambiguous",
+                evidence="2 captures carry the reference that the caller gave: c-1, c-2.",
+                read_at=NOON + timedelta(minutes=1, seconds=5),
             ),
         ),
     )

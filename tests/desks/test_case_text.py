@@ -1,4 +1,6 @@
 import json
+import re
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
 
@@ -70,6 +72,9 @@ def test_a_ticket_tells_everything_it_holds(write, a_case_file):
         "503",
         "INTERNAL",
         "corr-attempt",
+        "2026-11-22 12:01:05",
+        "ambiguous",
+        "2 captures carry the reference that the caller gave: c-1, c-2.",
     ]
     assert [] == [words for words in expected if words not in written]
 
@@ -78,26 +83,75 @@ def test_attempts_stand_in_a_table(a_case_file):
     """A person compares them line by line."""
     text = as_text(a_case_file())
 
-    assert text.endswith(
-        """\
+    assert (
+        """
 Attempts
   no  started (UTC)        finished (UTC)       outcome   status  code       correlation id
   1   2026-11-22 07:00:00  2026-11-22 07:00:30  in_doubt  -       no_answer  -
   2   2026-11-22 11:59:00  2026-11-22 12:00:00  in_doubt  503     INTERNAL   corr-attempt
 """
+        in text
     )
+
+
+def test_readings_stand_in_a_table(a_case_file):
+    """They are why a person is asked, and what an operator weighs against a look of their own."""
+    text = as_text(a_case_file())
+
+    assert text.endswith(
+        """
+Readings at the provider
+  read (UTC)           for     found      evidence
+  2026-11-22 12:01:00  ticket  unread     The read told nothing: no_answer.
+  2026-11-22 12:01:05  ticket  ambiguous  2 captures carry the reference that the caller gave: c-1, c-2.
+"""
+    )
+
+
+@for_people
+def test_of_many_readings_the_last_are_shown_and_the_others_counted(write, a_case, a_case_file):
+    """A pending refund is read for two weeks, hour by hour; a mail of hundreds of lines is read by nobody."""
+    (reading, _) = a_case().readings
+    readings = tuple(replace(reading, evidence=f"Reading {number}.") for number in range(336))
+
+    written = write(a_case_file(a_case(readings=readings)))
+
+    assert [f"Reading {number}." for number in range(326, 336)] == re.findall(r"Reading \d+\.", written)
+    assert "the last 10; 326 before them are left out" in written
+
+
+@pytest.mark.parametrize("written", [as_text, as_html, lambda case_file: json.dumps(as_json(case_file))])
+def test_evidence_is_cut_where_it_tells_no_more(written, a_case, a_case_file):
+    """Whoever wrote it bounded it; a row from elsewhere must not make a mail of megabytes."""
+    (reading, _) = a_case().readings
+    case = a_case(readings=(replace(reading, evidence="x" * 1_000_000),))
+
+    assert len(written(a_case_file(case))) < 10_000
+
+
+@for_people
+def test_evidence_is_shown_as_text(write, a_case, a_case_file):
+    """It quotes what a provider, or a stranger by way of the provider, has written."""
+    (reading, _) = a_case().readings
+    odd = '<script>alert("1")</script>\r\nProblem  none\u202e'
+    case = a_case(readings=(replace(reading, evidence=odd, purpose=odd, verdict=odd),))
+    case_file = a_case_file(case)
+
+    assert 3 == write(case_file).count(r'<script>alert("1")</script>\r\nProblem  none\u202e')
+    assert "script" not in Page(as_html(case_file)).tags
 
 
 @for_people
 def test_what_is_not_known_is_shown_as_such(write, a_case, a_case_file):
     """A command may be escalated before anything was sent."""
-    case = a_case(reference=None, amount=None, in_doubt=False, key_window_left=None, problem=None, attempts=())
+    case = a_case(reference=None, amount=None, in_doubt=False, key_window_left=None, problem=None)
+    case = replace(case, attempts=(), readings=())
 
     written = write(a_case_file(case))
 
     assert "None" not in written
     assert "does not apply: nothing was sent, or no key bounds it" in written
-    assert "none" in written
+    assert 2 == written.count("none")
 
 
 @for_people
@@ -189,7 +243,7 @@ def test_what_breaks_or_hides_a_line_is_shown_as_an_escape(text, expected):
 
 def test_the_dictionary_is_json(a_case, a_case_file):
     """It goes to logs and webhooks as it is."""
-    case_file = a_case_file(a_case(), a_case(2, key_window_left=None, problem=None, attempts=()))
+    case_file = a_case_file(a_case(), a_case(2, key_window_left=None, problem=None, attempts=(), readings=()))
 
     content = json.loads(json.dumps(as_json(case_file)))
 
@@ -246,6 +300,21 @@ def test_the_dictionary_says_what_the_text_says(a_case_file):
                 "correlation_id": "corr-attempt",
             },
         ],
+        "readings": [
+            {
+                "read_at": "2026-11-22T12:01:00.000Z",
+                "purpose": "ticket",
+                "verdict": "unread",
+                "evidence": "The read told nothing: no_answer.",
+            },
+            {
+                "read_at": "2026-11-22T12:01:05.000Z",
+                "purpose": "ticket",
+                "verdict": "ambiguous",
+                "evidence": "2 captures carry the reference that the caller gave: c-1, c-2.",
+            },
+        ],
+        "readings_total": 2,
     }
     assert [expected] == content["cases"]
 
@@ -266,6 +335,15 @@ def test_the_announcement_does_not_depend_on_the_time(a_case, a_case_file):
     announcements = {announcement(a_case_file(now)), announcement(a_case_file(later))}
 
     assert 1 == len(announcements)
+
+
+def test_a_command_that_was_read_again_is_news(a_case, a_case_file):
+    """An operator's recheck makes no attempt; a receiver that took it for a repeat would never show what it found."""
+    before = a_case(readings=a_case().readings[:1])
+
+    announcements = {announcement(a_case_file(before)), announcement(a_case_file(a_case()))}
+
+    assert 2 == len(announcements)
 
 
 def test_the_announcement_fits_into_a_header(a_case_file):

@@ -12,13 +12,17 @@ from sqlalchemy.exc import IntegrityError
 
 from worker.domain import state
 from worker.domain.outcome import Problem
+from worker.domain.read_back import Purpose, ReadBack
 from worker.domain.state import FINAL, TRANSITIONS, UNFINISHED, State
+from worker.domain.ticket import Reason
 from worker.store.schema import command, metadata
 
 LIFECYCLE = Path(__file__).resolve().parents[2] / "docs" / "lifecycle.md"
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 PROBLEM = Problem(code="PROBLEM", message="why", status=503, correlation_id="corr")
+READ_BACK = ReadBack(purpose=Purpose.REPEAT, reason=Reason.NOT_SAFE_TO_RETRY, resume_at=NOON, absences=1)
+RESULT = {"refund_transaction_id": "r-1"}
 
 #: The law of the lives, once more and in plain words: (from, to) → how.
 MOVES = {
@@ -37,17 +41,45 @@ MOVES = {
 CONSTRUCTED = {
     "succeed": (("executing",), state.succeed(failures=2, result={"capture_id": "c-1"})),
     "reject": (("executing",), state.reject(failures=2, problem=PROBLEM)),
-    "retry_at": (("executing",), state.retry_at(NOON, failures=3, in_doubt=True, problem=PROBLEM)),
+    "retry_at": (
+        ("executing",),
+        state.retry_at(NOON, failures=3, in_doubt=True, problem=PROBLEM, absent_at=NOON),
+    ),
+    "read_back_at": (
+        ("executing", "escalated"),
+        state.read_back_at(NOON, failures=3, in_doubt=True, problem=PROBLEM, read_back=READ_BACK, result=RESULT),
+    ),
     "defer_until": (
         ("executing",),
-        state.defer_until(NOON, failures=2, throttles=4, in_doubt=True, problem=PROBLEM),
+        state.defer_until(
+            NOON,
+            failures=2,
+            throttles=4,
+            in_doubt=True,
+            problem=PROBLEM,
+            result=RESULT,
+            read_back=READ_BACK,
+            absent_at=NOON,
+        ),
     ),
     "hand_back": (
         ("executing",),
-        state.hand_back(NOON, failures=2, throttles=4, in_doubt=True, problem=PROBLEM),
+        state.hand_back(
+            NOON,
+            failures=2,
+            throttles=4,
+            in_doubt=True,
+            problem=PROBLEM,
+            result=RESULT,
+            read_back=READ_BACK,
+            absent_at=NOON,
+        ),
     ),
-    "escalate": (("executing",), state.escalate(failures=4, in_doubt=True, problem=PROBLEM)),
-    "start_over": (("escalated",), state.start_over(NOON, in_doubt=True, problem=PROBLEM)),
+    "escalate": (
+        ("executing",),
+        state.escalate(failures=4, in_doubt=True, problem=PROBLEM, result=RESULT, absent_at=NOON),
+    ),
+    "start_over": (("escalated",), state.start_over(NOON, in_doubt=True, problem=PROBLEM, absent_at=NOON)),
     "resolve": (
         ("escalated",),
         state.resolve(failures=4, result={"resolved_by": "operator"}, problem=PROBLEM),
@@ -198,18 +230,44 @@ def test_what_ends_is_in_doubt_no_more(name):
     assert not (transition.finalized and transition.in_doubt)
 
 
-@pytest.mark.parametrize("name", ["retry_at", "defer_until", "hand_back", "escalate", "start_over"])
+@pytest.mark.parametrize("name", ["retry_at", "read_back_at", "defer_until", "hand_back", "escalate", "start_over"])
 def test_doubt_goes_along_with_what_has_not_ended(name):
     """It sticks until the provider or a person has said what happened."""
     assert CONSTRUCTED[name][1].in_doubt
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("defer_until", 4), ("hand_back", 4), ("retry_at", 0), ("start_over", 0)]
+    ("name", "expected"),
+    [("defer_until", 4), ("hand_back", 4), ("retry_at", 0), ("read_back_at", 0), ("start_over", 0)],
 )
 def test_only_what_was_not_executed_goes_on_counting_429s(name, expected):
     """The back-off must grow while the quota is used up, and end when an attempt got through."""
     assert expected == CONSTRUCTED[name][1].throttles
+
+
+@by_constructor
+def test_only_a_command_that_waits_for_a_reading_is_read_about(name):
+    """Whatever else is due is sent: a read-back left over from before would keep it from that for ever."""
+    _, transition = CONSTRUCTED[name]
+
+    assert (READ_BACK if name in {"read_back_at", "defer_until", "hand_back"} else None) == transition.read_back
+
+
+@by_constructor
+def test_what_was_found_absent_is_kept_only_while_nothing_was_sent_since(name):
+    """It permits a send that no key guards; what a reading is begun for is not known any more."""
+    _, transition = CONSTRUCTED[name]
+
+    keeps = {"retry_at", "defer_until", "hand_back", "escalate", "start_over"}
+    assert (NOON if name in keeps else None) == transition.absent_at
+
+
+@by_constructor
+def test_what_is_known_of_an_effect_is_kept_until_it_is_sent_anew(name):
+    """The id of a pending refund is what its next reading looks for, and what a person is told."""
+    _, transition = CONSTRUCTED[name]
+
+    assert (transition.result is None) == (name in {"reject", "retry_at", "start_over", "cancel"})
 
 
 def test_an_operators_retry_begins_the_ladder_anew():
@@ -241,6 +299,10 @@ def test_the_table_takes_what_a_constructor_makes(accepts, row, name):
         failures=transition.failures,
         throttles=transition.throttles,
         in_doubt=transition.in_doubt,
+        result=transition.result,
+        # JSON's own words suffice: how it is written is the store's.
+        read_back=None if transition.read_back is None else {"purpose": transition.read_back.purpose.value},
+        absent_at=transition.absent_at,
         finalized_at=NOON if transition.finalized else None,
     )
 
@@ -257,10 +319,12 @@ def test_the_table_takes_what_a_constructor_makes(accepts, row, name):
         {"first_sent_at": None},
         {"state": "succeeded", "finalized_at": NOON, "in_doubt": True},
         {"state": "rejected", "finalized_at": NOON, "in_doubt": True},
+        {"state": "succeeded", "finalized_at": NOON, "read_back": {"purpose": "recheck"}},
+        {"state": "escalated", "read_back": {"purpose": "recheck"}},
     ],
     ids=str,
 )
 def test_the_table_refuses_what_cannot_be(accepts, row, changes):
-    """Unknown states, a fifth failure, a send without a claim or without its moment, an end in doubt."""
+    """Unknown states, a fifth failure, a send without claim or moment, an end in doubt, a reading that nobody makes."""
     assert accepts(row())
     assert not accepts(row(**changes))

@@ -55,32 +55,54 @@ def test_every_reason_says_what_happened_and_what_to_do(reason):
 
 
 def test_a_refusal_has_a_ticket_of_its_own_and_a_common_cause_has_one_for_all():
-    """An outage makes a handful of tickets; each refused refund is a matter of its own."""
-    assert set(Reason) - {Reason.REFUSED, Reason.REFUSED_AFTER_DOUBT} == SYSTEMIC
+    """An outage makes a handful of tickets; each refused or unsettled refund is a matter of its own."""
+    assert set(Reason) - {Reason.REFUSED, Reason.REFUSED_AFTER_DOUBT, Reason.NOT_SETTLED} == SYSTEMIC
 
 
 @pytest.mark.parametrize(
     ("reason", "expected"),
     [
         (Reason.REFUSED, {"resolve"}),
-        (Reason.REFUSED_AFTER_DOUBT, {"resolve", "cancel"}),
-        (Reason.LADDER_EXHAUSTED, {"retry", "resolve", "cancel"}),
-        (Reason.KEY_WINDOW_CLOSED, {"resolve", "cancel"}),
-        (Reason.NOT_SAFE_TO_RETRY, {"resolve", "cancel"}),
+        (Reason.REFUSED_AFTER_DOUBT, {"recheck", "resolve", "cancel"}),
+        (Reason.LADDER_EXHAUSTED, {"recheck", "retry", "resolve", "cancel"}),
+        (Reason.KEY_WINDOW_CLOSED, {"recheck", "retry", "resolve", "cancel"}),
+        (Reason.NOT_SAFE_TO_RETRY, {"recheck", "retry", "resolve", "cancel"}),
         (Reason.CREDENTIALS_REFUSED, {"retry"}),
+        (Reason.KEYS_NOT_ENABLED, {"resolve"}),
+        (Reason.NOT_SETTLED, {"recheck", "resolve", "cancel"}),
     ],
 )
 def test_only_verbs_that_are_taken_are_proposed(reason, expected):
-    """A rejected command can only be resolved; outside the key window, or without a key, a retry is refused."""
+    """A command that has ended can only be resolved; a pending refund is not to be sent a second time."""
     assert expected == verbs(reason)
+
+
+@pytest.mark.parametrize("reason", [Reason.KEY_WINDOW_CLOSED, Reason.NOT_SAFE_TO_RETRY])
+def test_what_no_key_guards_is_proposed_for_a_retry_only_once_it_was_found_absent(reason):
+    """The worker would refuse anything else, and whoever reads the step must know why."""
+    (step,) = [each for each in NEXT_STEPS[reason] if "post-purchase retry" in each]
+
+    assert step.startswith("Found absent: ")
 
 
 @pytest.mark.parametrize(
     "reason", [each for each in Reason if each not in {Reason.REFUSED, Reason.CREDENTIALS_REFUSED}]
 )
 def test_who_may_have_an_effect_is_looked_up_before_anything_is_decided(reason):
-    """Cancelling what was carried out would tell the shop a lie."""
-    assert "ook the order up at the provider" in NEXT_STEPS[reason][0]
+    """Cancelling what was carried out would tell the shop a lie, and retrying it would move money twice."""
+    steps = NEXT_STEPS[reason]
+    looks = [
+        at for at, step in enumerate(steps) if "ook the " in step or "ook each one up" in step or "recheck" in step
+    ]
+    decides = [at for at, step in enumerate(steps) if re.search(r"post-purchase (retry|resolve|cancel)", step)]
+
+    assert looks[0] < decides[0]
+
+
+@pytest.mark.parametrize("reason", [each for each in Reason if "recheck" in verbs(each)])
+def test_what_cannot_be_read_is_looked_up_by_hand(reason):
+    """Not everything that a provider did can be read at it by the worker: a recheck of that is refused."""
+    assert "ook the " in " ".join(NEXT_STEPS[reason])
 
 
 @by_reason
@@ -117,5 +139,7 @@ def test_the_words_that_are_stored_do_not_change():
         "key_window_closed",
         "not_safe_to_retry",
         "credentials_refused",
+        "keys_not_enabled",
+        "not_settled",
     ] == [each.value for each in Reason]
     assert ["unsent", "open", "closed"] == [each.value for each in TicketState]

@@ -6,13 +6,16 @@ import pytest
 
 from worker.domain import state
 from worker.domain.outcome import Problem
+from worker.domain.read_back import Purpose, ReadBack
 from worker.domain.state import TRANSITIONS, State
+from worker.domain.ticket import Reason
 from worker.ports import Move
 
 PROBLEM = Problem(code="no_answer", message="No answer within 30 s.", status=None, correlation_id=None)
 RESULT = {"capture_id": "c-1", "correlation_id": "c-201"}
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
 WAIT = timedelta(hours=5)
+READ_BACK = ReadBack(purpose=Purpose.SETTLEMENT, reason=Reason.NOT_SETTLED, until=START + WAIT, absences=1)
 
 #: Each transition out of `executing`, and the columns it must leave behind.
 OUT_OF_EXECUTING = {
@@ -25,11 +28,41 @@ OUT_OF_EXECUTING = {
         {"state": State.REJECTED, "failures": 1, "problem": PROBLEM},
     ),
     "retry_at": (
-        state.retry_at(START + WAIT, failures=3, in_doubt=True, problem=PROBLEM),
-        {"state": State.PENDING, "failures": 3, "in_doubt": True, "due_at": START + WAIT, "problem": PROBLEM},
+        state.retry_at(START + WAIT, failures=3, in_doubt=True, problem=PROBLEM, absent_at=START),
+        {
+            "state": State.PENDING,
+            "failures": 3,
+            "in_doubt": True,
+            "due_at": START + WAIT,
+            "problem": PROBLEM,
+            "absent_at": START,
+        },
+    ),
+    "read_back_at": (
+        state.read_back_at(
+            START + WAIT, failures=3, in_doubt=True, problem=PROBLEM, read_back=READ_BACK, result=RESULT
+        ),
+        {
+            "state": State.PENDING,
+            "failures": 3,
+            "in_doubt": True,
+            "due_at": START + WAIT,
+            "problem": PROBLEM,
+            "read_back": READ_BACK,
+            "result": RESULT,
+        },
     ),
     "defer_until": (
-        state.defer_until(START + WAIT, failures=1, throttles=7, in_doubt=True, problem=PROBLEM),
+        state.defer_until(
+            START + WAIT,
+            failures=1,
+            throttles=7,
+            in_doubt=True,
+            problem=PROBLEM,
+            result=RESULT,
+            read_back=READ_BACK,
+            absent_at=START,
+        ),
         {
             "state": State.PENDING,
             "failures": 1,
@@ -37,6 +70,9 @@ OUT_OF_EXECUTING = {
             "in_doubt": True,
             "due_at": START + WAIT,
             "problem": PROBLEM,
+            "result": RESULT,
+            "read_back": READ_BACK,
+            "absent_at": START,
         },
     ),
     "hand_back": (
@@ -44,8 +80,15 @@ OUT_OF_EXECUTING = {
         {"state": State.PENDING, "failures": 1, "throttles": 2, "in_doubt": True, "due_at": START + WAIT},
     ),
     "escalate": (
-        state.escalate(failures=4, in_doubt=True, problem=PROBLEM),
-        {"state": State.ESCALATED, "failures": 4, "in_doubt": True, "problem": PROBLEM},
+        state.escalate(failures=4, in_doubt=True, problem=PROBLEM, result=RESULT, absent_at=START),
+        {
+            "state": State.ESCALATED,
+            "failures": 4,
+            "in_doubt": True,
+            "problem": PROBLEM,
+            "result": RESULT,
+            "absent_at": START,
+        },
     ),
 }
 
@@ -61,7 +104,8 @@ def test_a_transition_writes_exactly_its_columns(given, clock, name):
     assert given.moved(held, transition)
 
     row = given.row(held.id)
-    unsaid = {"failures": 0, "throttles": 0, "in_doubt": False, "due_at": due_at, "result": None, "problem": None}
+    unsaid = {"failures": 0, "throttles": 0, "in_doubt": False, "due_at": due_at}
+    unsaid |= dict.fromkeys(("result", "problem", "read_back", "absent_at"))
     columns = {**unsaid, **expected}
     assert columns == {column: getattr(row, column) for column in columns}
     assert (clock.now if row.state in state.FINAL else None) == row.finalized_at

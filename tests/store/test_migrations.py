@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine, event, insert, inspect, make_url, select, text
+from sqlalchemy.exc import IntegrityError
 
 from worker.domain.errors import SchemaMismatch
 from worker.ports import StoreUnavailable
@@ -104,6 +106,86 @@ def tables(engine):
     return set(inspect(engine).get_table_names())
 
 
+@pytest.fixture
+def filled(empty):
+    """A database of the first version with a command in an incident, one that was refused, and one that is done."""
+    migrate.upgrade(empty, migrations_dir(), to="0001")
+    tables = metadata.tables
+    escalated, refused, done = (uuid4() for _ in range(3))
+    incident, own, closed = (uuid4() for _ in range(3))
+    with empty.begin() as connection:
+        for number, command_id in enumerate((escalated, refused, done)):
+            connection.execute(insert(tables["post_purchase_command"]).values(a_command(command_id, number)))
+        for ticket_id, reason, state in (
+            (incident, "ladder_exhausted", "open"),
+            (own, "refused", "open"),
+            (closed, "ladder_exhausted", "closed"),
+        ):
+            connection.execute(insert(tables["post_purchase_ticket"]).values(a_ticket(ticket_id, reason, state)))
+        for ticket_id, command_id in ((incident, escalated), (own, refused), (closed, done)):
+            link = {"ticket_id": ticket_id, "command_id": command_id, "linked_at": NOON}
+            connection.execute(insert(tables["post_purchase_ticket_command"]).values(link))
+
+    return empty
+
+
+def a_command(command_id, number):
+    return {
+        "id": command_id,
+        "account": "klarna-eu",
+        "kind": "capture",
+        "order_id": f"order-{number}",
+        "keyed": True,
+        "payload": b"{}",
+        "fingerprint": "f",
+        "idempotency_key": f"k-{number}",
+        "created_at": NOON,
+        "state": "pending",
+        "claims": 0,
+        "attempts": 0,
+        "failures": 0,
+        "throttles": 0,
+        "in_doubt": False,
+        "due_at": NOON,
+        "problem": {"code": "no_answer"},
+    }
+
+
+def a_ticket(ticket_id, reason, state):
+    return {
+        "id": ticket_id,
+        "account": "klarna-eu",
+        "reason": reason,
+        "state": state,
+        "desk": "log",
+        "external_ref": "T-1",
+        "opened_at": NOON,
+        "due_at": NOON,
+        "published_until": NOON,
+        "lease_until": NOON,
+        "tries": 2,
+        "problem": "away",
+        "closed_at": NOON if state == "closed" else None,
+    }
+
+
+def rows_of(engine, *, without=()):
+    """Everything that is stored, table by table, as it is stored."""
+    found = {}
+    for name in ("post_purchase_command", "post_purchase_ticket", "post_purchase_ticket_command"):
+        with engine.connect() as connection:
+            stored = connection.execute(text(f"SELECT * FROM {name}")).mappings().all()  # noqa: S608  # names of ours
+        found[name] = sorted(
+            tuple(sorted((key, str(value)) for key, value in row.items() if key not in without)) for row in stored
+        )
+
+    return found
+
+
+NEW_COLUMNS = {"turn", "absent_at", "read_back", "is_incident"}
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
 OURS = {table.name for table in metadata.sorted_tables}
 CHANGES = ("SET", "CREATE", "ALTER", "DROP", "UPDATE", "INSERT", "DELETE")
 
@@ -173,6 +255,73 @@ def test_the_schema_goes_down_and_up_again(empty):
 
     assert ({migrate.VERSION_TABLE}, None) == down
     assert [] == migrate.differences(empty)
+
+
+def test_a_new_version_keeps_what_is_stored_both_ways(filled):
+    """Open tickets are somebody's work, and their links are all that says about which commands they are."""
+    before = rows_of(filled)
+
+    migrate.upgrade(filled, migrations_dir())
+    up = rows_of(filled, without=NEW_COLUMNS)
+    migrate.downgrade(filled, migrations_dir(), to="0001")
+    down = rows_of(filled)
+
+    assert 3 == len(before["post_purchase_ticket_command"])
+    assert before == up == down
+
+
+def test_a_new_version_knows_which_stored_tickets_are_incidents(filled):
+    """The next command of the same cause must join the one that is open, not open another."""
+    migrate.upgrade(filled, migrations_dir())
+
+    ticket = metadata.tables["post_purchase_ticket"]
+    with filled.connect() as connection:
+        found = {tuple(row) for row in connection.execute(select(ticket.c.reason, ticket.c.is_incident))}
+    assert {("ladder_exhausted", True), ("refused", False)} == found
+
+
+@pytest.mark.parametrize("version", ["head", "0001"])
+def test_no_version_loosens_what_tables_demand_of_each_other(filled, version):
+    """A link without its ticket, or a second incident of one cause, would be found by nobody."""
+    migrate.upgrade(filled, migrations_dir())
+    if version != "head":
+        migrate.downgrade(filled, migrations_dir(), to=version)
+    incident = {"is_incident": True} if version == "head" else {}
+    ticket = metadata.tables["post_purchase_ticket"]
+
+    with pytest.raises(IntegrityError), filled.begin() as connection:
+        connection.execute(text("DELETE FROM post_purchase_ticket"))
+    with pytest.raises(IntegrityError), filled.begin() as connection:
+        connection.execute(insert(ticket).values(a_ticket(uuid4(), "ladder_exhausted", "open") | incident))
+
+
+def test_a_reason_of_this_version_keeps_the_schema_from_going_back(filled):
+    """The old code would not know what to do with it; and refused halfway, nothing may be lost."""
+    migrate.upgrade(filled, migrations_dir())
+    with filled.begin() as connection:
+        connection.execute(text("UPDATE post_purchase_ticket SET reason = 'not_settled' WHERE state = 'closed'"))
+    before = rows_of(filled)
+
+    with pytest.raises(IntegrityError):
+        migrate.downgrade(filled, migrations_dir(), to="0001")
+
+    assert ("0002", before) == (migrate.current(filled), rows_of(filled))
+
+
+def test_a_read_back_that_goes_on_keeps_the_schema_from_going_back(filled):
+    """The old code would send what was only to be read about."""
+    migrate.upgrade(filled, migrations_dir())
+    with filled.begin() as connection:
+        reading = text(
+            "UPDATE post_purchase_command SET read_back = '{\"purpose\": \"ticket\"}' WHERE order_id = 'order-0'"
+        )
+        connection.execute(reading)
+    before = rows_of(filled)
+
+    with pytest.raises(CommandError, match="commands being read back: 1"):
+        migrate.downgrade(filled, migrations_dir(), to="0001")
+
+    assert ("0002", before) == (migrate.current(filled), rows_of(filled))
 
 
 def test_upgrading_twice_changes_nothing(empty):

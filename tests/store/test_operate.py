@@ -7,13 +7,27 @@ import pytest
 
 from worker.domain import state
 from worker.domain.outcome import Problem
+from worker.domain.read_back import Purpose, ReadBack
 from worker.domain.state import TRANSITIONS, State
+from worker.domain.ticket import Reason
 
 PROBLEM = Problem(code="no_answer", message="No answer.")
+RECHECK = ReadBack(purpose=Purpose.RECHECK, reason=Reason.LADDER_EXHAUSTED)
 
 #: Verb → the state it begins from, its transition at a moment, and the state it leads to.
 VERBS = {
-    "retry": (State.ESCALATED, lambda now: state.start_over(now, in_doubt=True, problem=PROBLEM), State.PENDING),
+    "retry": (
+        State.ESCALATED,
+        lambda now: state.start_over(now, in_doubt=True, problem=PROBLEM, absent_at=now),
+        State.PENDING,
+    ),
+    "recheck": (
+        State.ESCALATED,
+        lambda now: state.read_back_at(
+            now, failures=1, in_doubt=True, problem=PROBLEM, read_back=RECHECK, result={"refund_transaction_id": "r-1"}
+        ),
+        State.PENDING,
+    ),
     "resolve": (
         State.ESCALATED,
         lambda _now: state.resolve(failures=1, result={"resolved_by": "operator"}, problem=PROBLEM),
@@ -39,6 +53,7 @@ def test_an_operator_moves_a_command_and_is_remembered(store, given, clock, verb
     assert (ends, wanted.failures, wanted.in_doubt, wanted.result, wanted.problem, before.claims) == (
         *(row.state, row.failures, row.in_doubt, row.result, row.problem, row.claims),
     )
+    assert (wanted.read_back, wanted.absent_at) == (row.read_back, row.absent_at)
     assert (clock.now if ends in state.FINAL else None) == row.finalized_at
     assert (clock.now if ends is State.PENDING else before.due_at, None) == (row.due_at, row.published_until)
     with store.begin() as transaction:

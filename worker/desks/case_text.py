@@ -1,7 +1,8 @@
 """The case file in words: plain text and HTML for people, a dictionary for machines.
 
 Decides what a person sees of a ticket and in which order, and that nothing in it can pass for more than text:
-line breaks and control characters are shown as escapes, markup as characters. Leaves to `domain/ticket` what a
+line breaks and control characters are shown as escapes, markup as characters, and of what is read again and again
+only the last. Leaves to `domain/ticket` what a
 case file holds, and to the desks how it travels.
 """
 
@@ -15,7 +16,7 @@ from html import escape
 from typing import Any
 
 from ..domain.outcome import Problem
-from ..domain.ticket import HEADLINE, AttemptLine, Case, CaseFile
+from ..domain.ticket import HEADLINE, AttemptLine, Case, CaseFile, ReadingLine
 
 #: Stands where there is nothing to show.
 NOTHING = "-"
@@ -23,6 +24,11 @@ NOTHING = "-"
 NEXT_STEPS_TITLE = "What you can safely do now, in this order (ID is the command's id)"
 
 ATTEMPT_COLUMNS = ("no", "started (UTC)", "finished (UTC)", "outcome", "status", "code", "correlation id")
+READING_COLUMNS = ("read (UTC)", "for", "found", "evidence")
+
+#: What is only pending is read every hour for two weeks; a person needs how it ended.
+_MOST_READINGS = 10
+_LONGEST_EVIDENCE = 500
 
 #: Mail programs drop style sheets and honour attributes.
 _TABLE = '<table cellpadding="3" cellspacing="0">'
@@ -31,11 +37,12 @@ _TABLE = '<table cellpadding="3" cellspacing="0">'
 def announcement(case_file: CaseFile) -> str:
     """Name what is being told: the same for every repeat, another as soon as there is something new to tell.
 
-    Besides the commands' ids it takes in the number of their last attempt, so that a command that comes back to
-    its ticket after an operator's retry is news.
+    Besides the commands' ids it takes in the number of their last attempt and of their readings, so that a command that
+    comes back to its ticket after an operator's retry or recheck is news.
     """
     told = sorted(
-        f"{case.command_id}:{max((line.number for line in case.attempts), default=0)}" for case in case_file.cases
+        f"{case.command_id}:{max((line.number for line in case.attempts), default=0)}:{len(case.readings)}"
+        for case in case_file.cases
     )
     digest = hashlib.sha256(" ".join(told).encode()).hexdigest()
 
@@ -55,7 +62,8 @@ def as_text(case_file: CaseFile) -> str:
     for number, case in enumerate(case_file.cases, start=1):
         heading = _case_heading(case, number=number, count=len(case_file.cases))
         lines += ["", heading, "-" * len(heading), *_aligned(_case_facts(case)), "Attempts"]
-        lines += [f"  {row}" for row in _columns(_attempt_rows(case))]
+        lines += [f"  {row}" for row in _columns(ATTEMPT_COLUMNS, _attempt_rows(case))]
+        lines += [_readings_title(case), *(f"  {row}" for row in _columns(READING_COLUMNS, _reading_rows(case)))]
 
     return "\n".join(lines) + "\n"
 
@@ -66,7 +74,9 @@ def as_html(case_file: CaseFile) -> str:
     steps = "".join(f"<li>{escape(step)}</li>" for step in case_file.next_steps)
     cases = "".join(
         f'<h2 style="font-size:16px">{escape(_case_heading(case, number=number, count=len(case_file.cases)))}</h2>'
-        f"{_html_facts(_case_facts(case))}{_html_attempts(_attempt_rows(case))}"
+        f"{_html_facts(_case_facts(case))}"
+        f"{_html_table('Attempts', ATTEMPT_COLUMNS, _attempt_rows(case))}"
+        f"{_html_table(_readings_title(case), READING_COLUMNS, _reading_rows(case))}"
         for number, case in enumerate(case_file.cases, start=1)
     )
 
@@ -142,6 +152,31 @@ def _attempt_row(line: AttemptLine) -> tuple[str, ...]:
     )
 
 
+def _readings_title(case: Case) -> str:
+    left_out = len(case.readings) - len(_last_readings(case))
+    more = f" (the last {_MOST_READINGS}; {left_out} before them are left out)" if left_out else ""
+
+    return f"Readings at the provider{more}"
+
+
+def _reading_rows(case: Case) -> tuple[tuple[str, ...], ...]:
+    return tuple(_reading_row(line) for line in _last_readings(case))
+
+
+def _reading_row(line: ReadingLine) -> tuple[str, ...]:
+    return (_moment(line.read_at), one_line(line.purpose), one_line(line.verdict), one_line(_evidence(line)))
+
+
+def _last_readings(case: Case) -> tuple[ReadingLine, ...]:
+    return case.readings[-_MOST_READINGS:]
+
+
+def _evidence(line: ReadingLine) -> str:
+    if len(line.evidence) <= _LONGEST_EVIDENCE:
+        return line.evidence
+    return f"{line.evidence[:_LONGEST_EVIDENCE]}…"
+
+
 def _key_window(left: timedelta | None) -> str:
     if left is None:
         return "does not apply: nothing was sent, or no key bounds it"
@@ -198,10 +233,10 @@ def _aligned(facts: Sequence[tuple[str, str]]) -> Iterator[str]:
     return (f"{name:<{width}}  {value}" for name, value in facts)
 
 
-def _columns(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+def _columns(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     if not rows:
         return iter(("none",))
-    table = (ATTEMPT_COLUMNS, *rows)
+    table = (names, *rows)
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
 
     return ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
@@ -211,13 +246,13 @@ def _html_facts(facts: Sequence[tuple[str, str]]) -> str:
     return _TABLE + "".join(_html_row(f"<b>{escape(name)}</b>", escape(value)) for name, value in facts) + "</table>"
 
 
-def _html_attempts(rows: Sequence[tuple[str, ...]]) -> str:
+def _html_table(title: str, names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
-        return "<p>Attempts: none</p>"
-    head = _html_row(*(f"<b>{escape(name)}</b>" for name in ATTEMPT_COLUMNS))
+        return f"<p>{escape(title)}: none</p>"
+    head = _html_row(*(f"<b>{escape(name)}</b>" for name in names))
     body = "".join(_html_row(*(escape(cell) for cell in row)) for row in rows)
 
-    return f"<p>Attempts:</p>{_TABLE}{head}{body}</table>"
+    return f"<p>{escape(title)}:</p>{_TABLE}{head}{body}</table>"
 
 
 def _html_row(*cells: str) -> str:
@@ -243,6 +278,8 @@ def _json_case(case: Case) -> dict[str, Any]:
         "key_window_left_seconds": None if left is None else int(left.total_seconds()),
         "problem": None if case.problem is None else _json_problem(case.problem),
         "attempts": [_json_attempt(line) for line in case.attempts],
+        "readings": [_json_reading(line) for line in _last_readings(case)],
+        "readings_total": len(case.readings),
     }
 
 
@@ -264,6 +301,15 @@ def _json_attempt(line: AttemptLine) -> dict[str, Any]:
         "status": line.status,
         "code": line.code,
         "correlation_id": line.correlation_id,
+    }
+
+
+def _json_reading(line: ReadingLine) -> dict[str, Any]:
+    return {
+        "read_at": _stamp(line.read_at),
+        "purpose": line.purpose,
+        "verdict": line.verdict,
+        "evidence": _evidence(line),
     }
 
 

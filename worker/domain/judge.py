@@ -59,7 +59,7 @@ def judge(found: Finding | Outcome, subject: Subject, policy: Policy, *, read_at
         case Absent():
             return _absent(subject, policy, read_at)
         case Ambiguous():
-            return _to_a_person(subject, in_doubt=subject.standing.in_doubt)
+            return _to_a_person(subject)
         case Throttled():
             return _defer(subject, policy, read_at, chance)
         case _:
@@ -70,7 +70,7 @@ def _follow(result: Mapping[str, Any], subject: Subject, policy: Policy, read_at
     """It is there, as pending: read again later, until it is settled or has been pending for too long."""
     until = subject.read_back.until or read_at + policy.settle_within
     if read_at >= until:
-        return _to_a_person(subject, in_doubt=False, reason=Reason.NOT_SETTLED)
+        return _to_a_person(subject)
 
     return _read_again(
         read_at + policy.settle_every,
@@ -102,7 +102,7 @@ def _absent(subject: Subject, policy: Policy, read_at: datetime) -> Decision:
                 transition=state.reject(failures=standing.failures, problem=subject.problem), reason=Reason.REFUSED
             )
         case _:
-            return _to_a_person(subject, in_doubt=False, absent_at=read_at)
+            return _to_a_person(subject, absent_at=read_at)
 
 
 def _unread(subject: Subject, policy: Policy, read_at: datetime) -> Decision:
@@ -112,7 +112,7 @@ def _unread(subject: Subject, policy: Policy, read_at: datetime) -> Decision:
         return _read_again(read_at + policy.settle_every, subject, read_back)
     waits = policy.ladder[:-1] if read_back.purpose in _SOON else policy.ladder
     if read_back.until is not None or read_back.failures > len(waits):
-        return _to_a_person(subject, in_doubt=subject.standing.in_doubt)
+        return _to_a_person(subject)
 
     return _read_again(read_at + waits[read_back.failures - 1], subject, read_back)
 
@@ -155,12 +155,17 @@ def _read_again(
     )
 
 
-def _to_a_person(
-    subject: Subject, *, in_doubt: bool, absent_at: datetime | None = None, reason: Reason | None = None
-) -> Decision:
+def _to_a_person(subject: Subject, *, absent_at: datetime | None = None) -> Decision:
+    """Stop here. What was pending and is given up is in doubt: sent again, it could be done twice."""
+    is_unknown = subject.standing.in_doubt or subject.read_back.purpose is Purpose.SETTLEMENT
+
     return Decision(
         transition=state.escalate(
-            failures=subject.standing.failures, in_doubt=in_doubt, problem=subject.problem, absent_at=absent_at
+            failures=subject.standing.failures,
+            in_doubt=is_unknown and absent_at is None,
+            problem=subject.problem,
+            result=subject.result,
+            absent_at=absent_at,
         ),
-        reason=reason or subject.read_back.reason,
+        reason=subject.read_back.reason,
     )

@@ -34,7 +34,7 @@ class ReadBack:
 
     `reason` is that of the ticket it ends in if nothing is found out. `resume_at` is when an unkeyed change may be
     sent again, for `repeat`. `until` is when a pending effect is given up, for `settlement`. `failures` counts reads in
-    a row that told nothing, `absences` those in a row that found no effect.
+    a row that told nothing, `absences` those in a row that found no effect, not counting what told nothing.
     """
 
     purpose: Purpose

@@ -164,10 +164,22 @@ def hand_back(
 
 
 def escalate(
-    *, failures: int, in_doubt: bool, problem: Problem | None, absent_at: datetime | None = None
+    *,
+    failures: int,
+    in_doubt: bool,
+    problem: Problem | None,
+    result: Mapping[str, Any] | None = None,
+    absent_at: datetime | None = None,
 ) -> Transition:
-    """The machine must not go on: a person decides."""
-    return Transition(to=State.ESCALATED, failures=failures, in_doubt=in_doubt, problem=problem, absent_at=absent_at)
+    """The machine must not go on: a person decides; with `result` if there was an effect that can be named."""
+    return Transition(
+        to=State.ESCALATED,
+        failures=failures,
+        in_doubt=in_doubt,
+        result=result,
+        problem=problem,
+        absent_at=absent_at,
+    )
 
 
 def start_over(
