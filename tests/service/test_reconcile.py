@@ -543,7 +543,7 @@ def test_a_refund_that_stays_pending_is_told_to_a_person(stage, transaction):
 
     stage.work(timedelta(days=15), tick=timedelta(minutes=30))
 
-    assert ("escalated", False, 0, ["not_settled"]) == shape(stage, command_id)
+    assert ("escalated", True, 0, ["not_settled"]) == shape(stage, command_id)
 
 
 # --- keys that the provider ignores ------------------------------------------------------------------------
@@ -562,6 +562,19 @@ def test_a_repeat_whose_answer_does_not_name_its_key_is_told_once(stage, transac
     assert ["succeeded", "succeeded"] == [stage.command(each).state.value for each in ids]
     assert [("keys_not_enabled", "open")] == stage.tickets()
     assert [["keys_not_enabled"]] * 2 == [stage.open_tickets(each) for each in ids]
+
+
+def test_the_alarm_outlives_the_settling_of_its_refund(stage, transaction):
+    """That the refund is settled does not say that it was paid once."""
+    stage.world.switch(bluesnap_keys=False, bluesnap_refund_status="PENDING", bluesnap_pending_hours=1)
+    stage.world.fault("drop_reply")
+    command_id = stage.enqueue(refund_of(transaction(stage, captured=True)))
+
+    stage.work(timedelta(hours=12), tick=timedelta(minutes=5))
+
+    assert "succeeded" == stage.command(command_id).state
+    assert ["keys_not_enabled"] == stage.open_tickets(command_id)
+    assert 2 == len(stage.effects())
 
 
 def test_an_operator_closes_the_ticket_of_what_succeeded(stage, transaction):

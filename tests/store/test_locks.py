@@ -147,7 +147,7 @@ def test_tickets_are_handed_out_by_one_of_two_sweeps(store, given):
     with store.begin() as one, store.begin() as other:
         handed_out = [list(each.due_tickets(limit=10, published_for=PUBLISHED_FOR)) for each in (one, other)]
 
-    assert [[(ticket_id, "refused klarna-eu")], []] == handed_out
+    assert [[(ticket_id, f"ticket {ticket_id} refused klarna-eu")], []] == handed_out
 
 
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "rolled back"])

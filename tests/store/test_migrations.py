@@ -298,6 +298,7 @@ def test_no_version_loosens_what_tables_demand_of_each_other(filled, version):
 def test_a_reason_of_this_version_keeps_the_schema_from_going_back(filled):
     """The old code would not know what to do with it; and refused halfway, nothing may be lost."""
     migrate.upgrade(filled, migrations_dir())
+    migrate.downgrade(filled, migrations_dir(), to="0002")
     with filled.begin() as connection:
         connection.execute(text("UPDATE post_purchase_ticket SET reason = 'not_settled' WHERE state = 'closed'"))
     before = rows_of(filled)
@@ -311,6 +312,7 @@ def test_a_reason_of_this_version_keeps_the_schema_from_going_back(filled):
 def test_a_read_back_that_goes_on_keeps_the_schema_from_going_back(filled):
     """The old code would send what was only to be read about."""
     migrate.upgrade(filled, migrations_dir())
+    migrate.downgrade(filled, migrations_dir(), to="0002")
     with filled.begin() as connection:
         reading = text(
             "UPDATE post_purchase_command SET read_back = '{\"purpose\": \"ticket\"}' WHERE order_id = 'order-0'"

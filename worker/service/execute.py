@@ -357,7 +357,7 @@ class _Task:
         stood = standing(ended.held, self.x.accounts)
         is_in_doubt = ended.was_repeated and stood.safety is not Safety.READ
 
-        return replace(stood, in_doubt=True) if is_in_doubt else stood
+        return replace(stood, in_doubt=True, absent_at=None) if is_in_doubt else stood
 
     def _decide(self, ended: _Ended, transaction: Transaction) -> Decided:
         ended_at = transaction.now - timedelta(seconds=self.x.monotonic() - ended.at)

@@ -154,7 +154,9 @@ class Operator:
             match command.state:
                 case State.ESCALATED:
                     transition = state.resolve(
-                        failures=command.failures, result={"resolved_by": self.by}, problem=command.problem
+                        failures=command.failures,
+                        result={**(command.result or {}), "resolved_by": self.by},
+                        problem=command.problem,
                     )
                     self._write(transaction, command, transition, "resolve")
                 case State.REJECTED:

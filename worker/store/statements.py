@@ -419,7 +419,15 @@ def _close_links() -> Update:
     """Unlink decided commands."""
     return (
         update(ticket_command)
-        .where(ticket_command.c.command_id.in_(bindparam("ids", expanding=True)), ticket_command.c.closed_at.is_(None))
+        .where(
+            ticket_command.c.command_id.in_(bindparam("ids", expanding=True)),
+            ticket_command.c.closed_at.is_(None),
+            ticket_command.c.ticket_id.not_in(
+                select(ticket.c.id).where(
+                    ticket.c.id == ticket_command.c.ticket_id, ticket.c.reason.in_(bindparam("but", expanding=True))
+                )
+            ),
+        )
         .values(closed_at=bindparam("now", type_=UtcDateTime()))
         .returning(ticket_command.c.ticket_id)
     )
@@ -901,10 +909,11 @@ class SqlTransaction:
             "tries": 0,
         }
 
-    def close_links(self, command_ids: Collection[UUID]) -> None:
-        """Unlink decided commands; a ticket without open links is closed."""
+    def close_links(self, command_ids: Collection[UUID], *, but: Collection[Reason] = ()) -> None:
+        """Unlink decided commands, but from tickets of these reasons; a ticket without open links is closed."""
         if command_ids:
-            left = self._connection.scalars(_close_links(), {"ids": list(command_ids), "now": self.now}).all()
+            given = {"ids": list(command_ids), "but": sorted(but), "now": self.now}
+            left = self._connection.scalars(_close_links(), given).all()
             self._close_tickets(left)
 
     def _close_tickets(self, ticket_ids: Collection[UUID]) -> None:
