@@ -95,7 +95,8 @@ class Services:
                 busy_timeout=timedelta(seconds=database.busy_timeout_seconds),
                 connect_timeout=timedelta(seconds=database.connect_timeout_seconds),
                 statement_timeout=timedelta(seconds=database.statement_timeout_seconds),
-            )
+            ),
+            tells_host=self.settings.host.is_told,
         )
 
     @cached_property
@@ -186,8 +187,17 @@ class Services:
         """Act for a named operator who gives a reason."""
         return Operator(store=self.store, publisher=self.publisher, accounts=self.accounts, by=by, why=why)
 
-    def enqueue(self, connection_or_session: Connection | Session | Any, commands: Sequence[Command]) -> list[Enqueued]:
-        """Store commands in the caller's transaction and publish them after its outermost commit."""
+    def enqueue(
+        self,
+        connection_or_session: Connection | Session | Any,
+        commands: Sequence[Command],
+        *,
+        after_commit: Callable[[Connection, Callable[[], None]], None] = after_commit,
+    ) -> list[Enqueued]:
+        """Store commands in the caller's transaction and publish them after its outermost commit.
+
+        `after_commit` is for a host whose commits are not SQLAlchemy's.
+        """
         connection = connection_of(connection_or_session)
         enqueued = enqueue(
             self.store.borrow(connection),

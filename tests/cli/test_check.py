@@ -185,7 +185,7 @@ def test_people_see_a_table_and_the_exit_code_says_the_rest(run):
 
     assert 1 == done.code
     assert "check\tstatus\tfound\tfix" == done.out.splitlines()[0]
-    assert "schema\tok\t0001\t" in done.out.splitlines()
+    assert "schema\tok\t0004\t" in done.out.splitlines()
 
 
 # --- upkeep, as workers tell of it -------------------------------------------------------------------------

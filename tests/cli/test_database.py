@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-HEAD = "0001"
+HEAD = "0004"
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ VERSION = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "0004"
 
 def upgrade():
     {upgrade}
@@ -91,7 +91,7 @@ def later(tmp_path):
         # Per cent and blank mean something in Alembic's own configuration.
         folder = tmp_path / "100% later" / "migrations"
         shutil.copytree(migrations_dir(), folder, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "versions" / "0002_later.py").write_text(VERSION.format(upgrade=upgrade))
+        (folder / "versions" / "9999_later.py").write_text(VERSION.format(upgrade=upgrade))
         return folder
 
     return make
@@ -222,7 +222,7 @@ def test_a_schema_that_is_behind_is_refused_with_the_command_that_mends_it(empty
     """New code was started before its release step ran."""
     migrate.upgrade(empty, migrations_dir())
 
-    with pytest.raises(SchemaMismatch, match=r"found 0001, expected 0002.*post-purchase db upgrade"):
+    with pytest.raises(SchemaMismatch, match=r"found 0004, expected 9999.*post-purchase db upgrade"):
         migrate.require(empty, later("pass"))
 
 
@@ -230,7 +230,7 @@ def test_a_schema_that_is_ahead_is_refused_without_a_step_back(empty, later):
     """Old code on a newer schema: upgrading cannot help, and downgrading would lose what the newer tables hold."""
     migrate.upgrade(empty, later("pass"))
 
-    with pytest.raises(SchemaMismatch, match=r"found 0002, expected 0001.*install the version that made it") as raised:
+    with pytest.raises(SchemaMismatch, match=r"found 9999, expected 0004.*install the version that made it") as raised:
         migrate.require(empty, migrations_dir())
 
     assert "db upgrade" not in str(raised.value)
@@ -253,7 +253,7 @@ def test_a_version_that_fails_leaves_the_schema_as_it_was(empty, later):
         migrate.upgrade(empty, folder)
 
     assert "post_purchase_half" not in tables(empty)
-    assert "0001" == migrate.current(empty)
+    assert "0004" == migrate.current(empty)
     migrate.upgrade(empty, migrations_dir())
     assert [] == migrate.differences(empty)
 

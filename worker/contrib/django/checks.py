@@ -1,0 +1,5 @@
+"""What `manage.py check` says of us."""
+
+
+def register() -> None:
+    """Register the checks."""
