@@ -613,13 +613,17 @@ def _tell() -> Update:
 # --- tell the host -----------------------------------------------------------------------------------------
 
 
+def _is_untold() -> ColumnElement[bool]:
+    return _unlit(f"post_purchase_command.{IS_UNTOLD.replace(' AND ', ' AND post_purchase_command.')}")
+
+
 @cache
 def _take_untold() -> Update:
     """Mark the final command that has waited longest as told to the host, skipping what others are telling."""
     found = (
         select(command.c.seq)
         .where(
-            _unlit(f"post_purchase_command.{IS_UNTOLD.replace(' AND ', ' AND post_purchase_command.')}"),
+            _is_untold(),
             command.c.tell_at <= bindparam("now", type_=UtcDateTime()),
         )
         .order_by(command.c.tell_at, command.c.seq)
@@ -950,6 +954,14 @@ class SqlTransaction:
         row = self._connection.execute(_take_untold(), {"now": self.now}).one_or_none()
 
         return None if row is None else _stored(row)
+
+    def oldest_untold(self) -> datetime | None:
+        """When the final command ended that waits longest for the host to be told."""
+        oldest: datetime | None = self._connection.scalar(
+            select(func.min(command.c.finalized_at, type_=UtcDateTime())).where(_is_untold())
+        )
+
+        return oldest
 
     def tell_later(self, command_id: UUID, *, at: datetime) -> None:
         """Have the host told again from `at` on, because it could not be told."""

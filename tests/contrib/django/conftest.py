@@ -127,17 +127,18 @@ def django_database(url: str, **options: Any) -> dict[str, Any]:
 def _migrate() -> None:
     from django.core.management import call_command  # noqa: PLC0415  # only after the set-up
 
+    before = config._host
+    config.follow(conf.layer)
     call_command("migrate", verbosity=0, skip_checks=True)
+    config.follow(before)
     _close(*connections)
 
 
 @pytest.fixture(scope="session")
 def _sqlite_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("shop") / "shop.sqlite3"
-    config.follow(conf.layer)
     point(default=django_database(f"sqlite:///{file}"))
     _migrate()
-    config.follow(None)
 
     return file
 
@@ -148,10 +149,8 @@ def _postgresql_shop(postgresql_server: str) -> Iterator[str]:
     admin = create_engine(postgresql_server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.execute(text(f'CREATE DATABASE "{name}"'))
-    config.follow(conf.layer)
     point(default=django_database(make_url(postgresql_server).set(database=name).render_as_string(hide_password=False)))
     _migrate()
-    config.follow(None)
     yield name
     with admin.connect() as connection:
         connection.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
@@ -258,6 +257,11 @@ def shop_with() -> Iterator[Callable[..., list[Shop]]]:
 def shop(shop_on: Callable[..., Shop], database_url: str) -> Shop:
     """The shop, once on each kind of database."""
     return shop_on(database_url)
+
+
+@pytest.fixture
+def shop_on_sqlite(shop_on: Callable[..., Shop], sqlite_url: str) -> Shop:
+    return shop_on(sqlite_url)
 
 
 @pytest.fixture
