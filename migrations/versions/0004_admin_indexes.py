@@ -1,6 +1,7 @@
 """What Django's admin looks for among finished rows, and the mark that the host must be told of a command's end.
 
-Search by order and reference looks among all rows, so its two indexes are whole; they are made with the operator class
+A search by order or reference looks among all rows. Its two indexes hold finished ones, so that a command enters them
+once and not at each of its steps; those that are not finished have an index already. They are made with the operator class
 that a search for a beginning needs in any collation. The others hold exceptions only: a command that simply succeeds
 never enters them.
 """
@@ -18,6 +19,7 @@ depends_on = None
 _COMMAND = "post_purchase_command"
 _ENDED_OTHERWISE = "state IN ('cancelled', 'escalated', 'rejected')"
 _IS_UNTOLD = "finalized_at IS NOT NULL AND tell_at IS NOT NULL"
+_IS_FINAL = "finalized_at IS NOT NULL"
 _IN_DOUBT = "in_doubt"
 
 
@@ -43,13 +45,14 @@ def upgrade() -> None:
         _COMMAND,
         ["order_id"],
         postgresql_ops={"order_id": "varchar_pattern_ops"},
+        **_where(_IS_FINAL),
     )
     op.create_index(
         "ix_post_purchase_command_reference",
         _COMMAND,
         ["reference"],
         postgresql_ops={"reference": "varchar_pattern_ops"},
-        **_where("reference IS NOT NULL"),
+        **_where(_IS_FINAL),
     )
 
 

@@ -2,8 +2,8 @@
 
 Decides names, types, checks and indexes. Leaves their creation to Alembic (`migrations/`), which is tested to
 equal this metadata, and every statement to `statements`. Finished rows must cost nothing, so every index that
-work needs is partial on unfinished rows; the only full ones are the two that identity needs, and those by which
-people search.
+work needs is partial on unfinished rows; the only full ones are the two that identity needs. A finished row enters
+those by which people search once, with its end.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ PENDING = f"state = '{State.PENDING}'"
 EXECUTING = f"state = '{State.EXECUTING}'"
 IS_UNFINISHED = f"state IN ({_words(UNFINISHED)})"
 ENDED_OTHERWISE = f"state IN ({_words(FINAL - {State.SUCCEEDED} | {State.ESCALATED})})"
-HAS_REFERENCE = "reference IS NOT NULL"
+IS_FINAL = "finalized_at IS NOT NULL"
 IS_UNTOLD = "finalized_at IS NOT NULL AND tell_at IS NOT NULL"
 OPEN_INCIDENT = f"reason IN ({_words(SYSTEMIC)}) AND state <> '{TicketState.CLOSED}'"
 TICKET_DUE = f"due_at IS NOT NULL AND state <> '{TicketState.CLOSED}'"
@@ -166,13 +166,19 @@ command = Table(
         sqlite_where=text(ENDED_OTHERWISE),
     ),
     Index("ix_post_purchase_command_doubt", "id", postgresql_where=text("in_doubt"), sqlite_where=text("in_doubt")),
-    Index("ix_post_purchase_command_order_id", "order_id", postgresql_ops={"order_id": "varchar_pattern_ops"}),
+    Index(
+        "ix_post_purchase_command_order_id",
+        "order_id",
+        postgresql_ops={"order_id": "varchar_pattern_ops"},
+        postgresql_where=text(IS_FINAL),
+        sqlite_where=text(IS_FINAL),
+    ),
     Index(
         "ix_post_purchase_command_reference",
         "reference",
         postgresql_ops={"reference": "varchar_pattern_ops"},
-        postgresql_where=text(HAS_REFERENCE),
-        sqlite_where=text(HAS_REFERENCE),
+        postgresql_where=text(IS_FINAL),
+        sqlite_where=text(IS_FINAL),
     ),
     Index(
         "ix_post_purchase_command_untold",

@@ -62,7 +62,10 @@ DATABASES = {"default": POSTGRESQL if POSTGRESQL["NAME"] else SQLITE}
 
 POST_PURCHASE = {
     "profile": "development",
-    "broker": {"url": os.environ.get("SHOP_BROKER_URL", "redis://127.0.0.1:6390/0")},
+    "broker": {
+        "url": os.environ.get("SHOP_BROKER_URL", "redis://127.0.0.1:6390/0"),
+        "key_prefix": os.environ.get("SHOP_KEY_PREFIX", "shop:"),
+    },
     "accounts": {
         "klarna-eu": {
             "provider": "klarna",
