@@ -1,9 +1,9 @@
 """What Django's admin looks for among finished rows, and the mark that the host must be told of a command's end.
 
 A search by order or reference looks among all rows. Its two indexes hold finished ones, so that a command enters them
-once and not at each of its steps; those that are not finished have an index already. They are made with the operator class
-that a search for a beginning needs in any collation. The others hold exceptions only: a command that simply succeeds
-never enters them.
+once and not at each of its steps; those that are not finished have an index already. They are made with the operator
+class that a search for a beginning needs in any collation. The others hold exceptions only: a command that simply
+succeeds never enters them.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def _set_up_django() -> None:
 _set_up_django()
 
 from django.db import connections  # noqa: E402  # only after the set-up above
-from django.test.utils import override_settings, setup_test_environment, teardown_test_environment  # noqa: E402
+from django.test import utils  # noqa: E402  # only after the set-up above
 
 from worker.contrib.django import conf  # noqa: E402  # only after the set-up above
 
@@ -75,9 +75,9 @@ class NotedPublisher:
 
 @pytest.fixture(scope="session", autouse=True)
 def _test_environment():
-    setup_test_environment()
+    utils.setup_test_environment()
     yield
-    teardown_test_environment()
+    utils.teardown_test_environment()
 
 
 @pytest.fixture(autouse=True)
@@ -277,7 +277,7 @@ def settings_of() -> Iterator[Callable[..., None]]:
     def change(**changes: Any) -> None:
         from django.conf import settings  # noqa: PLC0415  # only after the set-up
 
-        override = override_settings(POST_PURCHASE={**settings.POST_PURCHASE, **changes})
+        override = utils.override_settings(POST_PURCHASE={**settings.POST_PURCHASE, **changes})
         override.enable()
         entered.append(override)
 

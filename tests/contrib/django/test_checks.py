@@ -54,6 +54,16 @@ def test_a_setting_that_cannot_be_used_is_named(shop_on_sqlite, setting, said):
     assert "manage.py check" in messages["post_purchase.E001"].hint
 
 
+def test_a_search_path_that_workers_would_not_follow_is_refused(shop_on, postgresql_url):
+    """The shop would store commands in one schema, and workers would look for them in another."""
+    shop_on(postgresql_url)
+    connections["default"].settings_dict["OPTIONS"] = {"options": "-c search_path=payments"}
+
+    messages = found()
+
+    assert "ALTER ROLE" in messages["post_purchase.E001"].msg
+
+
 def test_no_secret_is_repeated(shop):
     """What check prints lands in logs of builds."""
     account = {"provider": "klarna", "base_url": "http://127.0.0.1:1", "username": "u", "password": "s3cret\n"}

@@ -37,8 +37,8 @@ from .dates import Dates, Period, ids_around, period_of
 from .models import Action, Command, Ticket
 from .verbs import VERBS, permission
 
-#: How many rows a list goes back. Whoever looks for older ones has a filter, a date or a name to look by. Without an end
-#: the last pages of a million would read all of it; with one five times as far, a name that one command in 250 has
+#: How many rows a list goes back. Whoever looks for older ones has a filter, a date or a name to look by. Without an
+#: end the last pages of a million would read all of it; with one five times as far, a name that one command in 250 has
 #: takes 600 ms, because PostgreSQL walks back along the ids until it has so many.
 MOST = 200
 

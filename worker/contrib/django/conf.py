@@ -120,6 +120,10 @@ def _url(alias: str) -> str:
             return f"sqlite:///{name}{'&' if '?' in name else '?'}uri=true"
         return f"sqlite:///{name}"
 
+    if "search_path" in str(given["OPTIONS"].get("options", "")):
+        fix = "give the path to the role, which all connections share: ALTER ROLE … SET search_path = …"
+        raise ConfigurationError([f"{NAME}: DATABASES[{alias!r}] sets search_path in its OPTIONS; {fix}"])
+
     host = str(given["HOST"] or "")
     query = {key: str(value) for key, value in given["OPTIONS"].items() if key not in _DJANGOS_OWN}
     if host.startswith("/"):
