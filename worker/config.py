@@ -1,7 +1,8 @@
 """What a process is told: every key, the layers it can come from, and whether the values can work together.
 
-Decides which layer wins (default.toml, then the profile, the environment, the arguments), what each key may hold, and
-which combinations are unsafe. Every problem found is reported, not only the first, and never with a secret in it.
+Decides which layer wins (default.toml, then the profile, the environment, a host framework's settings, the
+arguments), what each key may hold, and which combinations are unsafe. Every problem found is reported, not only the
+first, and never with a secret in it.
 A default stands in `settings/default.toml` and nowhere else; each layer carries only what was set in it.
 Leaves to `wiring`, the one reader, what is built from the values.
 """
@@ -450,6 +451,12 @@ class LogSettings(_Table):
     level: Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_lowered)]
 
 
+class HostSettings(_Table):
+    """What a host that follows its commands is told."""
+
+    is_told: Switch
+
+
 class SandboxSettings(_Table):
     """Where the sandbox listens."""
 
@@ -537,6 +544,7 @@ class Settings(_Table):
     execute: ExecuteSettings
     tickets: TicketSettings
     log: LogSettings
+    host: HostSettings
     sandbox: SandboxSettings
     providers: ProvidersSettings
     accounts: Annotated[Mapping[str, AccountSettings], AfterValidator(MappingProxyType)]
@@ -700,6 +708,12 @@ def _nearest_in_environment(name: str) -> str | None:
     nearest = _nearest(name.upper().removeprefix(PREFIX), (other.removeprefix(PREFIX) for other in names))
 
     return PREFIX + nearest if nearest else None
+
+
+def _host_entries(host: HostLayer, problems: list[str]) -> Iterator[_Entry]:
+    entries = _entries(host.values, (), f"{host.place}: ", problems)
+
+    return (entry for entry in entries if entry.value is not None)
 
 
 def _argument_entries(overrides: Mapping[str, object], problems: list[str]) -> Iterator[_Entry]:
@@ -1133,6 +1147,31 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[_Breach]]], ...] = (
 # --------------------------------------------------------------------------------------------------------------- load
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostLayer:
+    """What a host framework's own settings say.
+
+    Attributes:
+        profile: Name of the profile below it, if the host names one.
+        values: Nested as in a profile.
+        place: Where a person finds them, such as `POST_PURCHASE`.
+    """
+
+    profile: str | None
+    values: Mapping[str, object]
+    place: str
+
+
+#: Asked at each `load` of this process for what its host framework says; None where there is none.
+_host: Callable[[], HostLayer] | None = None
+
+
+def follow(host: Callable[[], HostLayer] | None) -> None:
+    """Lay a host's own settings over the environment of this process, from now on; None: no longer."""
+    global _host  # noqa: PLW0603  # one host for one process, as there is one environment
+    _host = host
+
+
 def load(
     profile: str | Path | None = None,
     *,
@@ -1146,7 +1185,7 @@ def load(
     Args:
         profile: Name of a profile in the settings folder, or the path of a TOML file. None: what
             `POST_PURCHASE_PROFILE` says, else `development`.
-        environ: Stands in for the environment of the process.
+        environ: Stands in for the environment of the process, its host's settings included.
         overrides: The uppermost layer, nested or by dotted names; None as a value means "not given".
         settings_dir: Stands in for the settings folder of the package.
         require_credentials: False for a process that sends nothing: it needs no credentials, and reads no secret
@@ -1155,15 +1194,18 @@ def load(
     Raises:
         ConfigurationError: With every problem that was found, one line each.
     """
+    host = _host() if environ is None and _host is not None else None
     environ = os.environ if environ is None else environ
     folder = packaged_settings() if settings_dir is None else settings_dir
-    name = str(profile or environ.get(PROFILE_NAME) or "development")
+    name = str(profile or (host and host.profile) or environ.get(PROFILE_NAME) or "development")
 
     gathering = _Gathering(require_credentials=require_credentials)
     layer = partial(_file_entries, problems=gathering.problems)
     gathering.lay(layer(folder / "default.toml"))
     gathering.lay(layer(_profile_file(name, folder)))
     gathering.lay(_environment_entries(environ, gathering.problems))
+    if host is not None:
+        gathering.lay(_host_entries(host, gathering.problems))
     gathering.lay(_argument_entries(overrides or {}, gathering.problems))
     gathering.read_secret_files()
     gathering.find_base_urls()

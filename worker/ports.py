@@ -186,6 +186,7 @@ class StoredCommand:
     trace_context: Mapping[str, str] | None
     created_at: datetime
     finalized_at: datetime | None
+    tell_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,7 +109,8 @@ class Services:
                 busy_timeout=timedelta(seconds=database.busy_timeout_seconds),
                 connect_timeout=timedelta(seconds=database.connect_timeout_seconds),
                 statement_timeout=timedelta(seconds=database.statement_timeout_seconds),
-            )
+            ),
+            tells_host=self.settings.host.is_told,
         )
 
     @cached_property
@@ -239,8 +240,16 @@ class Services:
             why=why,
         )
 
-    def enqueue(self, connection_or_session: Connection | Session | Any, commands: Sequence[Command]) -> list[Enqueued]:
+    def enqueue(
+        self,
+        connection_or_session: Connection | Session | Any,
+        commands: Sequence[Command],
+        *,
+        after_commit: Callable[[Connection, Callable[[], None]], None] = after_commit,
+    ) -> list[Enqueued]:
         """Store commands in the caller's transaction and publish them after its outermost commit.
+
+        `after_commit` is for a host whose commits are not SQLAlchemy's.
 
         Raises:
             KindNotAllowed: The provider takes none of this kind from this account.

@@ -150,15 +150,17 @@ def _first_line(error: Exception) -> str:
 class SqlStore:
     """Commands in one database; implements `ports.Store`."""
 
-    def __init__(self, engine: Engine, *, clock: Clock | None = None) -> None:
+    def __init__(self, engine: Engine, *, clock: Clock | None = None, tells_host: bool = False) -> None:
+        """Keep commands on `engine`; with `tells_host`, mark what is enqueued so that the host is told of its end."""
         self.engine = engine
         self._clock = clock or DatabaseClock()
+        self._tells_host = tells_host
 
     @contextmanager
     def begin(self) -> Iterator[SqlTransaction]:
         """Open a transaction that commits at the end of the block and rolls back when the block raises."""
         with patience(), self.engine.begin() as connection:
-            yield SqlTransaction(connection, self._clock)
+            yield self.borrow(connection)
 
     @contextmanager
     def read(self) -> Iterator[SqlTransaction]:
@@ -166,7 +168,7 @@ class SqlStore:
         with patience(), self.engine.connect() as connection:
             quiet = connection.execution_options(**{_READS_ONLY: True})
             with quiet.begin():
-                yield SqlTransaction(quiet, self._clock)
+                yield self.borrow(quiet)
 
     def claim(
         self, ids: Sequence[UUID] | None, *, limit: int, lease: timedelta, without: Collection[str] = ()
@@ -192,7 +194,7 @@ class SqlStore:
 
     def borrow(self, connection: Connection) -> SqlTransaction:
         """Take part in a host's own transaction; the host commits."""
-        return SqlTransaction(connection, self._clock)
+        return SqlTransaction(connection, self._clock, tells_host=self._tells_host)
 
     def close(self) -> None:
         """Give every pooled connection back."""

@@ -2,7 +2,8 @@
 
 Decides names, types, checks and indexes. Leaves their creation to Alembic (`migrations/`), which is tested to
 equal this metadata, and every statement to `statements`. Finished rows must cost nothing, so every index that
-work needs is partial on unfinished rows; the only full ones are the two that identity needs.
+work needs is partial on unfinished rows; the only full ones are the two that identity needs. A finished row enters
+those by which people search once, with its end.
 """
 
 from __future__ import annotations
@@ -89,6 +90,9 @@ PENDING = f"state = '{State.PENDING}'"
 EXECUTING = f"state = '{State.EXECUTING}'"
 IS_UNFINISHED = f"state IN ({_words(UNFINISHED)})"
 OPEN_INCIDENT = f"is_incident AND state <> '{TicketState.CLOSED}'"
+ENDED_OTHERWISE = f"state IN ({_words(FINAL - {State.SUCCEEDED} | {State.ESCALATED})})"
+IS_FINAL = "finalized_at IS NOT NULL"
+IS_UNTOLD = "finalized_at IS NOT NULL AND tell_at IS NOT NULL"
 TICKET_DUE = f"due_at IS NOT NULL AND state <> '{TicketState.CLOSED}'"
 OPEN_LINK = "closed_at IS NULL"
 
@@ -128,6 +132,7 @@ command = Table(
     Column("read_back", _Json),  # the next claim reads at the provider and sends nothing; what for, how far it has come
     Column("absent_at", UtcDateTime),  # when the provider was known to show no effect, with no attempt since
     Column("finalized_at", UtcDateTime),  # set exactly in final states
+    Column("tell_at", UtcDateTime),  # once final, the host is told from here on; NULL: never asked for, or told
     UniqueConstraint("account", "idempotency_key"),
     CheckConstraint(f"state IN ({_words(State)})", name="state"),
     CheckConstraint(f"(finalized_at IS NOT NULL) = (state IN ({_words(FINAL)}))", name="final"),
@@ -157,6 +162,36 @@ command = Table(
         unique=True,
         postgresql_where=text(EXECUTING),
         sqlite_where=text(EXECUTING),
+    ),
+    # What people look for in Django's admin: how an exception ended, and any order or reference by its beginning.
+    Index(
+        "ix_post_purchase_command_ended",
+        "state",
+        "id",
+        postgresql_where=text(ENDED_OTHERWISE),
+        sqlite_where=text(ENDED_OTHERWISE),
+    ),
+    Index("ix_post_purchase_command_doubt", "id", postgresql_where=text("in_doubt"), sqlite_where=text("in_doubt")),
+    Index(
+        "ix_post_purchase_command_order_id",
+        "order_id",
+        postgresql_ops={"order_id": "varchar_pattern_ops"},
+        postgresql_where=text(IS_FINAL),
+        sqlite_where=text(IS_FINAL),
+    ),
+    Index(
+        "ix_post_purchase_command_reference",
+        "reference",
+        postgresql_ops={"reference": "varchar_pattern_ops"},
+        postgresql_where=text(IS_FINAL),
+        sqlite_where=text(IS_FINAL),
+    ),
+    Index(
+        "ix_post_purchase_command_untold",
+        "tell_at",
+        "seq",
+        postgresql_where=text(IS_UNTOLD),
+        sqlite_where=text(IS_UNTOLD),
     ),
     sqlite_autoincrement=True,
 )

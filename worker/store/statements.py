@@ -73,6 +73,7 @@ from .records import encode, records
 from .schema import (
     EXECUTING,
     IS_UNFINISHED,
+    IS_UNTOLD,
     OPEN_INCIDENT,
     PENDING,
     TICKET_DUE,
@@ -116,7 +117,7 @@ _PROBLEM_CHARACTERS = 500
 # --- enqueue -----------------------------------------------------------------------------------------------
 
 
-def _insert_commands(dialect: str, clock: Clock, published_for: timedelta) -> Insert:
+def _insert_commands(dialect: str, clock: Clock, published_for: timedelta, *, tells_host: bool) -> Insert:
     """Store a command unless its account has the key already; say which were stored."""
     construct = sqlite.insert if dialect == "sqlite" else postgresql.insert
     now = clock.expression(dialect)
@@ -126,6 +127,7 @@ def _insert_commands(dialect: str, clock: Clock, published_for: timedelta) -> In
         "published_until": case(
             (bindparam("published", type_=Boolean()), clock.expression(dialect, plus=published_for)), else_=None
         ),
+        "tell_at": now if tells_host else None,
     }
 
     return (
@@ -676,6 +678,33 @@ def _tell() -> Update:
     )
 
 
+# --- tell the host -----------------------------------------------------------------------------------------
+
+
+def _is_untold() -> ColumnElement[bool]:
+    return _unlit(f"post_purchase_command.{IS_UNTOLD.replace(' AND ', ' AND post_purchase_command.')}")
+
+
+@cache
+def _take_untold() -> Update:
+    """Mark the final command that has waited longest as told to the host, skipping what others are telling."""
+    found = (
+        select(command.c.seq)
+        .where(
+            _is_untold(),
+            command.c.tell_at <= bindparam("now", type_=UtcDateTime()),
+        )
+        .order_by(command.c.tell_at, command.c.seq)
+        .limit(literal_column("1"))
+        .with_for_update(skip_locked=True, of=command)
+        .cte("found")
+    )
+
+    return (
+        update(command).where(command.c.seq.in_(select(found.c.seq))).values(tell_at=None).returning(*_COMMAND_COLUMNS)
+    )
+
+
 # --- look --------------------------------------------------------------------------------------------------
 
 
@@ -713,9 +742,10 @@ def _readings() -> Select[Any]:
 class SqlTransaction:
     """One transaction; implements `ports.Transaction` on an open connection. The caller commits."""
 
-    def __init__(self, connection: Connection, clock: Clock) -> None:
+    def __init__(self, connection: Connection, clock: Clock, *, tells_host: bool = False) -> None:
         self._connection = connection
         self._clock = clock
+        self._tells_host = tells_host
         self._dialect = connection.dialect.name
         self._now: datetime | None = None
 
@@ -737,7 +767,7 @@ class SqlTransaction:
             return set()
 
         rows = [_new_row(each) for each in commands]
-        statement = _insert_commands(self._dialect, self._clock, published_for)
+        statement = _insert_commands(self._dialect, self._clock, published_for, tells_host=self._tells_host)
 
         return set(self._connection.scalars(statement, rows if len(rows) > 1 else rows[0]))
 
@@ -1019,6 +1049,27 @@ class SqlTransaction:
     def _update_ticket(self, ticket_id: UUID, **values: Any) -> None:
         still_open = ticket.c.state != TicketState.CLOSED.value
         self._connection.execute(update(ticket).where(ticket.c.id == ticket_id, still_open).values(**values))
+
+    # tell the host
+
+    def take_untold(self) -> StoredCommand | None:
+        """Mark one final command as told to the host and return it; None when there is none to tell now."""
+        row = self._connection.execute(_take_untold(), {"now": self.now}).one_or_none()
+
+        return None if row is None else _stored(row)
+
+    def oldest_untold(self) -> datetime | None:
+        """When the final command ended that waits longest for the host to be told."""
+        oldest: datetime | None = self._connection.scalar(
+            select(func.min(command.c.finalized_at, type_=UtcDateTime())).where(_is_untold())
+        )
+
+        return oldest
+
+    def tell_later(self, command_id: UUID, *, at: datetime) -> None:
+        """Have the host told again from `at` on, because it could not be told."""
+        still_untold = command.c.tell_at.is_not(None)
+        self._connection.execute(update(command).where(command.c.id == command_id, still_untold).values(tell_at=at))
 
     # operate
 

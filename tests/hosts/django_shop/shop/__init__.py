@@ -1,0 +1,1 @@
+"""A shop that ships parcels and captures their money."""

@@ -1,0 +1,1 @@
+"""One command: all of our own command line."""
