@@ -337,6 +337,17 @@ class RetrySettings(_Table):
     key_margin_seconds: Seconds
     throttle_base_seconds: Seconds
     throttle_cap_seconds: Seconds
+    throttle_patience_seconds: Seconds
+
+
+class BreakerSettings(_Table):
+    """When an account is paused because its provider is ill, and how it is tried again."""
+
+    failures: Count
+    refusals: Count
+    probe_seconds: Seconds
+    probe_cap_seconds: Seconds
+    interval_seconds: Seconds
 
 
 class ReadBackSettings(_Table):
@@ -536,6 +547,7 @@ class Settings(_Table):
     broker: BrokerSettings
     retry: RetrySettings
     read_back: ReadBackSettings
+    breaker: BreakerSettings
     http: HttpSettings
     limits: LimitsSettings
     lease: LeaseSettings
@@ -1004,6 +1016,15 @@ def _retry_rules(retry: RetrySettings, lease: LeaseSettings) -> Iterator[_Breach
     )
 
 
+def _breaker_rules(breaker: BreakerSettings) -> Iterator[_Breach]:
+    yield from _order(
+        (("breaker", "probe_seconds"), breaker.probe_seconds),
+        (("breaker", "probe_cap_seconds"), breaker.probe_cap_seconds),
+        "the longest wait between two probes cannot be shorter than the first",
+        may_equal=True,
+    )
+
+
 def _read_back_rules(read_back: ReadBackSettings, http: HttpSettings) -> Iterator[_Breach]:
     yield from _order(
         (("http", "total_timeout_seconds"), http.total_timeout_seconds),
@@ -1137,6 +1158,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[_Breach]]], ...] = (
     (("http",), _http_rules),
     (("limits", "broker"), _limits_rules),
     (("retry", "lease"), _retry_rules),
+    (("breaker",), _breaker_rules),
     (("read_back", "http"), _read_back_rules),
     (("lease", "http"), _lease_rules),
     (("dispatch", "broker"), _dispatch_rules),

@@ -1,4 +1,4 @@
-"""What must be done again and again: dispatch and sweep, and the loop that ticks them.
+"""What must be done again and again: dispatch, sweep and probe, and the loop that ticks them.
 
 Decides when a tick happens: at the interval, a little early or late by chance, so that many processes do not ask the
 database at once. Each tick is a bounded `run_once`; locking in the store makes any number of tickers safe, so there
@@ -59,6 +59,7 @@ def duties(of: Services) -> list[Duty]:
     return [
         Duty("dispatch", of.settings.dispatch.interval_seconds, of.dispatcher.run_once),
         Duty("sweep", of.settings.sweep.interval_seconds, of.sweeper.run_once),
+        Duty("probe", of.settings.breaker.interval_seconds, of.prober.run_once),
     ]
 
 

@@ -18,6 +18,7 @@ from .domain.errors import PostPurchaseError
 from .domain.finding import Finding
 from .domain.ladder import Policy, Safety
 from .domain.outcome import Outcome, Problem
+from .domain.pause import Cause, Pause
 from .domain.quota import Bucket, Observation
 from .domain.read_back import Purpose, ReadBack
 from .domain.state import State, Transition
@@ -107,6 +108,9 @@ class Provider(Protocol):
     def lookup(self, held: Held) -> Request | None:
         """Build the read that shows whether the command took effect; None where this one cannot be read back."""
 
+    def probe(self, order_id: str) -> Request:
+        """Build a read that tells, whatever it is answered, whether the provider is well."""
+
     def finding(self, held: Held, answer: Answer | NoAnswer) -> Finding | Outcome:
         """Say what a lookup's answer shows of the command; an outcome, never a success, where it shows nothing.
 
@@ -172,6 +176,7 @@ class StoredCommand:
     attempts: int
     failures: int
     throttles: int
+    throttled_at: datetime | None
     due_at: datetime
     lease_until: datetime | None
     first_sent_at: datetime | None
@@ -215,6 +220,7 @@ class Held:
     result: Mapping[str, Any] | None = field(default=None, repr=False)
     read_back: ReadBack | None = None
     absent_at: datetime | None = None
+    throttled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -346,6 +352,16 @@ class Filter:
     in_doubt: bool | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """A paused account that is to be probed, and an order of it that can be read."""
+
+    account: str
+    kind: str
+    cause: Cause
+    order_id: str
+
+
 class Transaction(Protocol):
     """One transaction on the store; every method is one step of a command's life. Times are database time."""
 
@@ -388,6 +404,21 @@ class Transaction(Protocol):
 
     def take_expired(self, *, limit: int) -> Sequence[Expired]:
         """Lock commands whose lease has run out."""
+
+    def begin_pause(self, pause: Pause) -> bool:
+        """Pause an account, or a kind of it; False when it is paused already for this cause."""
+
+    def end_pauses(self, account: str, *, kind: str, causes: Collection[Cause], by: str, why: str) -> Sequence[Cause]:
+        """End open pauses; return the causes of those that were ended."""
+
+    def pauses(self) -> Sequence[tuple[Pause, datetime]]:
+        """Read the open pauses, each with when it began, oldest first."""
+
+    def take_probes(self, accounts: Collection[str], *, every: timedelta, cap: timedelta) -> list[Probe]:
+        """Take the probes that are due, of accounts of which something waits; each is due again after a longer wait."""
+
+    def take_escalated(self, account: str, reason: Reason, *, limit: int) -> Sequence[StoredCommand]:
+        """Lock escalated commands whose open ticket has this reason."""
 
     def due_tickets(self, *, limit: int, published_for: timedelta) -> Sequence[tuple[UUID, str]]:
         """Mark tickets that must be told to their desk as handed out; return (ticket id, label)."""

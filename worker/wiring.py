@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +36,7 @@ from .domain.errors import PostPurchaseError
 from .domain.klarna_commands import KLARNA_COMMANDS
 from .domain.label import command_label
 from .domain.ladder import Policy
+from .domain.pause import Cause
 from .domain.quota import AccountRates
 from .limits.database import DatabasePlace
 from .limits.limiter import Limiter, Place, Terms
@@ -47,11 +48,13 @@ from .providers.klarna import Klarna
 from .providers.transport import CurlTransport
 from .publish import ESCALATE_TASK, EXECUTE_QUEUE, EXECUTE_TASK, UPKEEP_QUEUE, CeleryPublisher
 from .resources import migrations_dir
+from .service.breaker import Breaker
 from .service.dispatch import Dispatcher
 from .service.enqueue import Enqueued, enqueue
 from .service.escalate import Escalator
 from .service.execute import Executor, Limits
 from .service.operate import Operator
+from .service.probe import Prober
 from .service.sweep import Sweeper
 from .store import migrate
 from .store.engine import SqlStore, build_engine
@@ -170,6 +173,31 @@ class Services:
             ),
             monotonic=time.monotonic,
             chance=random.random,
+        )
+
+    @cached_property
+    def breaker(self) -> Breaker:
+        """What counts the ailing outcomes of this process."""
+        breaker = self.settings.breaker
+
+        return Breaker(
+            most={Cause.BREAKER: breaker.failures, Cause.CREDENTIALS: breaker.refusals},
+            probe_in=timedelta(seconds=breaker.probe_seconds),
+        )
+
+    @cached_property
+    def prober(self) -> Prober:
+        """What tries paused accounts; its transport is its own, for it works in another thread than tasks do."""
+        breaker = self.settings.breaker
+
+        return Prober(
+            store=self.store,
+            transport=cache(self._transport),
+            accounts=self.accounts,
+            every=timedelta(seconds=breaker.probe_seconds),
+            cap=timedelta(seconds=breaker.probe_cap_seconds),
+            reply=timedelta(seconds=self.settings.http.total_timeout_seconds),
+            limit=self.settings.sweep.batch_size,
         )
 
     @property
@@ -387,10 +415,20 @@ class Services:
             key_margin=timedelta(seconds=retry.key_margin_seconds),
             throttle_base=timedelta(seconds=retry.throttle_base_seconds),
             throttle_cap=timedelta(seconds=retry.throttle_cap_seconds),
+            throttle_patience=timedelta(seconds=retry.throttle_patience_seconds),
             read_pause=timedelta(seconds=read_back.pause_seconds),
             absence_lifetime=timedelta(seconds=read_back.absent_seconds),
             settle_every=timedelta(seconds=read_back.settle_every_seconds),
             settle_within=timedelta(seconds=read_back.settle_within_seconds),
+        )
+
+    def _transport(self) -> CurlTransport:
+        http = self.settings.http
+
+        return CurlTransport(
+            connect_timeout=http.connect_timeout_seconds,
+            total_timeout=http.total_timeout_seconds,
+            ca_file=None if http.ca_file is None else str(http.ca_file),
         )
 
     def _executor(self) -> Executor:
@@ -398,13 +436,10 @@ class Services:
 
         return Executor(
             store=self.store,
-            transport=CurlTransport(
-                connect_timeout=settings.http.connect_timeout_seconds,
-                total_timeout=settings.http.total_timeout_seconds,
-                ca_file=None if settings.http.ca_file is None else str(settings.http.ca_file),
-            ),
+            transport=self._transport(),
             publisher=self.publisher,
             limiter=self.limiter,
+            breaker=self.breaker,
             accounts=self.accounts,
             fallback=self.fallback,
             limits=Limits(

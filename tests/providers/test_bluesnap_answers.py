@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tests.service.stage import POLICY
 from worker.domain.ladder import Policy, Safety, Standing, decide
 from worker.domain.outcome import InDoubt, NotNow, NotSent, Problem, Rejected, Succeeded, Throttled, Unauthorized
 from worker.domain.state import State
@@ -28,13 +29,6 @@ THRESHOLDS = [
     "Service is temporarily unavailable",
 ]
 WAITS = (timedelta(seconds=5), timedelta(minutes=5), timedelta(hours=5))
-POLICY = Policy(
-    ladder=WAITS,
-    key_window=timedelta(hours=12),
-    key_margin=timedelta(minutes=5),
-    throttle_base=timedelta(seconds=1),
-    throttle_cap=timedelta(minutes=1),
-)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from worker.domain.bluesnap_commands import BLUESNAP_COMMANDS
 from worker.domain.klarna_commands import KLARNA_COMMANDS, Acknowledge, Capture
 from worker.domain.ladder import Policy
+from worker.domain.pause import Cause
 from worker.domain.state import State
 from worker.limits.limiter import Limiter, Terms
 from worker.limits.local import LocalPlace
@@ -20,6 +21,7 @@ from worker.ports import Account, Filter, StoreUnavailable
 from worker.providers.bluesnap import BlueSnap
 from worker.providers.klarna import Klarna
 from worker.service import inspect
+from worker.service.breaker import Breaker
 from worker.service.dispatch import Dispatcher
 from worker.service.enqueue import enqueue
 from worker.service.escalate import Escalator
@@ -42,6 +44,7 @@ POLICY = Policy(
     key_margin=timedelta(minutes=5),
     throttle_base=timedelta(seconds=1),
     throttle_cap=timedelta(seconds=60),
+    throttle_patience=timedelta(hours=1),
     read_pause=timedelta(minutes=1),
     absence_lifetime=timedelta(hours=1),
     settle_every=timedelta(hours=1),
@@ -84,6 +87,7 @@ class Stage:
             monotonic=self.monotonic,
             chance=lambda: 0.5,
         )
+        self.breaker = Breaker(most={Cause.BREAKER: 10, Cause.CREDENTIALS: 3}, probe_in=timedelta(seconds=5))
         self.window = window
         self.is_stopping = False
         self.dead = []
@@ -132,6 +136,7 @@ class Stage:
             transport=transport or self.transport,
             publisher=publisher or self.publisher,
             limiter=self.limiter,
+            breaker=self.breaker,
             accounts=self.accounts if accounts is None else accounts,
             fallback=POLICY,
             limits=Limits(

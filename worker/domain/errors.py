@@ -108,6 +108,16 @@ class VerbRefused(PostPurchaseError):
         self.why = why
 
 
+class InvalidPause(PostPurchaseError):
+    """An account cannot be paused or resumed like this."""
+
+    def __init__(self, account: str, kind: str, why: str) -> None:
+        what = f"{account}, {kind}" if kind else account
+        super().__init__(f"{what} {why}. `post-purchase stats` shows what is paused")
+        self.account = account
+        self.kind = kind
+
+
 class SchemaMismatch(PostPurchaseError):
     """The database schema is not the one this version works with."""
 

@@ -125,6 +125,7 @@ def _defer(subject: Subject, policy: Policy, read_at: datetime, chance: float) -
             read_at + back_off(standing, policy, chance=chance),
             failures=standing.failures,
             throttles=standing.throttles + 1,
+            throttled_at=standing.throttled_at or read_at,
             in_doubt=standing.in_doubt,
             problem=subject.problem,
             result=subject.result,

@@ -62,7 +62,8 @@ class Policy:
     `ladder` holds the waits after the first, second and third failed attempt, in order. `key_window` is how long a
     command may be sent under its key, from its first send. `key_margin` is kept free at the end of the key's life at
     the provider, because a request sent then may reach the provider later. `read_pause` passes before each read that
-    may find a command absent: longer than a request can take. `absence_lifetime` is how long that finding counts. A
+    may find a command absent: longer than a request can take. After `throttle_patience` of nothing but 429 a person is
+    told; the command goes on waiting. `absence_lifetime` is how long that finding counts. A
     pending effect is read every `settle_every`, for at most `settle_within`.
     """
 
@@ -71,6 +72,7 @@ class Policy:
     key_margin: timedelta
     throttle_base: timedelta
     throttle_cap: timedelta
+    throttle_patience: timedelta
     read_pause: timedelta
     absence_lifetime: timedelta
     settle_every: timedelta
@@ -93,6 +95,7 @@ class Standing:
     readable: bool = False
     failures: int = 0
     throttles: int = 0
+    throttled_at: datetime | None = None
     in_doubt: bool = False
     first_sent_at: datetime | None = None
     absent_at: datetime | None = None
@@ -121,7 +124,12 @@ def key_deadline(standing: Standing, policy: Policy) -> datetime | None:
 
 def key_end(first_sent_at: datetime, policy: Policy) -> datetime:
     """Until when a key counts that was first sent then."""
-    return first_sent_at + min(policy.key_window, KEY_LIFETIME - policy.key_margin)
+    return first_sent_at + key_age(policy)
+
+
+def key_age(policy: Policy) -> timedelta:
+    """How old the first send under a key may be for the key to count."""
+    return min(policy.key_window, KEY_LIFETIME - policy.key_margin)
 
 
 def refuse_send(standing: Standing, policy: Policy, *, now: datetime) -> Reason | None:
@@ -263,15 +271,21 @@ def _defer(standing: Standing, policy: Policy, problem: Problem, *, ended_at: da
     if _too_late(standing, policy, due_at):
         return _escalate(standing, policy, Reason.KEY_WINDOW_CLOSED, problem, failures=standing.failures, at=ended_at)
 
+    since = standing.throttled_at or ended_at
+    is_long = ended_at - since >= policy.throttle_patience
+
     return Decision(
         transition=state.defer_until(
             due_at,
             failures=standing.failures,
             throttles=standing.throttles + 1,
+            throttled_at=ended_at if is_long else since,
             in_doubt=standing.in_doubt,
             problem=problem,
             absent_at=standing.absent_at,
-        )
+        ),
+        # Told once, and again when as much time has passed again.
+        reason=Reason.THROTTLED if is_long else None,
     )
 
 

@@ -61,6 +61,7 @@ class Transition:
     to: State
     failures: int
     throttles: int = 0
+    throttled_at: datetime | None = None
     in_doubt: bool = False
     due_at: datetime | None = None
     result: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -118,6 +119,7 @@ def defer_until(
     *,
     failures: int,
     throttles: int,
+    throttled_at: datetime | None,
     in_doubt: bool,
     problem: Problem | None,
     result: Mapping[str, Any] | None = None,
@@ -129,6 +131,7 @@ def defer_until(
         to=State.PENDING,
         failures=failures,
         throttles=throttles,
+        throttled_at=throttled_at,
         in_doubt=in_doubt,
         due_at=due_at,
         result=result,
@@ -143,6 +146,7 @@ def hand_back(
     *,
     failures: int,
     throttles: int,
+    throttled_at: datetime | None = None,
     in_doubt: bool,
     problem: Problem | None,
     result: Mapping[str, Any] | None = None,
@@ -154,6 +158,7 @@ def hand_back(
         to=State.PENDING,
         failures=failures,
         throttles=throttles,
+        throttled_at=throttled_at,
         in_doubt=in_doubt,
         due_at=due_at,
         result=result,

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     KEY_WINDOW_CLOSED = "key_window_closed"  # the provider no longer honours the key
     NOT_SAFE_TO_RETRY = "not_safe_to_retry"  # sent without a key, fate unknown or not sent
     CREDENTIALS_REFUSED = "credentials_refused"  # 401 for the whole account
+    THROTTLED = "throttled"  # nothing but 429 for a long time
     KEYS_NOT_ENABLED = "keys_not_enabled"  # a repeat's answer does not name its key
     NOT_SETTLED = "not_settled"  # done, but it came to nothing afterwards, or nobody can tell
 
@@ -36,6 +37,7 @@ SYSTEMIC = frozenset(
         Reason.KEY_WINDOW_CLOSED,
         Reason.NOT_SAFE_TO_RETRY,
         Reason.CREDENTIALS_REFUSED,
+        Reason.THROTTLED,
         Reason.KEYS_NOT_ENABLED,
     }
 )
@@ -48,6 +50,7 @@ HEADLINE: Mapping[Reason, str] = {
     Reason.KEY_WINDOW_CLOSED: "The provider no longer honours the idempotency key",
     Reason.NOT_SAFE_TO_RETRY: "A command without a key failed and must not be repeated blindly",
     Reason.CREDENTIALS_REFUSED: "The provider refuses the account's credentials",
+    Reason.THROTTLED: "The provider has answered nothing but 429 for a long time",
     Reason.KEYS_NOT_ENABLED: "Keys are not enabled for this account",
     Reason.NOT_SETTLED: "A pending refund has come to nothing, or was never settled",
 }
@@ -91,6 +94,12 @@ NEXT_STEPS: Mapping[Reason, tuple[str, ...]] = {
     Reason.CREDENTIALS_REFUSED: (
         "Check the account's user name, password, region and environment, and restart the workers with new ones.",
         "Then: post-purchase retry ID --by NAME --reason TEXT",
+    ),
+    Reason.THROTTLED: (
+        "Nothing is lost: the commands go on waiting, keep their rung and leave as soon as the provider lets them.",
+        "Compare the provider's quota with what is configured and learned: post-purchase limits",
+        "Ask the provider whether the quota was lowered, and who else sends under the account.",
+        "A command that is not wanted any more: post-purchase cancel ID --by NAME --reason TEXT",
     ),
     Reason.KEYS_NOT_ENABLED: (
         "Each command below was repeated under its key, and the answer did not name the key.",

@@ -316,6 +316,17 @@ class BlueSnap:
             repeatable=True,
         )
 
+    def probe(self, order_id: str) -> Request:
+        """Build the read of a transaction; that there may be none by that id is an answer like any other."""
+        return Request(
+            method="GET",
+            url=f"{self._services_url}/transactions/{segment('probe', 'order_id', order_id)}",
+            headers=self._headers,
+            body=None,
+            authorization=self._authorization,
+            repeatable=True,
+        )
+
     def finding(self, held: Held, answer: Answer | NoAnswer) -> Finding | Outcome:
         """Say what the record shows of a command."""
         match answer:

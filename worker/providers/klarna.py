@@ -189,6 +189,17 @@ class Klarna:
             repeatable=True,
         )
 
+    def probe(self, order_id: str) -> Request:
+        """Build the read of an order."""
+        return Request(
+            method="GET",
+            url=f"{self._orders_url}/{segment('probe', 'order_id', order_id)}",
+            headers=self._headers,
+            body=None,
+            authorization=self._authorization,
+            repeatable=True,
+        )
+
     def finding(self, held: Held, answer: Answer | NoAnswer) -> Finding | Outcome:
         """Say what the order shows of a command."""
         match answer:

@@ -27,6 +27,7 @@ def standing(command: Held | StoredCommand, accounts: Mapping[str, Account]) -> 
         readable=readable,
         failures=command.failures,
         throttles=command.throttles,
+        throttled_at=command.throttled_at,
         in_doubt=command.in_doubt,
         first_sent_at=command.first_sent_at,
         absent_at=command.absent_at,

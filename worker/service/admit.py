@@ -16,6 +16,7 @@ from itertools import count
 
 from ..domain.quota import observed
 from ..ports import Account, Answer, Grant, Held, RateLimiter, Want
+from .breaker import Breaker
 
 #: What a read-back counts as with the limiter, whatever it reads.
 _READ_BACK = "read_back"
@@ -54,6 +55,7 @@ class Admission:
     def __init__(
         self,
         limiter: RateLimiter,
+        breaker: Breaker,
         accounts: Mapping[str, Account],
         *,
         window: int,
@@ -61,6 +63,7 @@ class Admission:
         chance: Callable[[], float],
     ) -> None:
         self._limiter = limiter
+        self._breaker = breaker
         self._accounts = accounts
         self._window = window
         self._monotonic = monotonic
@@ -134,16 +137,22 @@ class Admission:
     def keep_still(self, held: Held, answer: Answer) -> tuple[float, Sequence[tuple[Held, float]]]:
         """After a 429: for how many seconds the account keeps still, and who of it must come back when."""
         pause = self._limiter.throttled(held.account, _kind(held), observed(answer.headers))
-        stopped = [each for each in self._waiting if each.held.account == held.account]
-        self._waiting = [each for each in self._waiting if each.held.account != held.account]
-        heapq.heapify(self._waiting)
-        for grant, unused in Counter(id(each.grant) for each in stopped).items():
-            self._limiter.release(next(each.grant for each in stopped if id(each.grant) == grant), count=unused)
+        stopped = self.stop(held.account)
         self._leave_alone(held.account, pause)
 
+        return pause, [(each, pause * (1.0 + self._chance())) for each in stopped]
+
+    def stop(self, account: str) -> Sequence[Held]:
+        """Give back the slots of an account's commands that wait for one; return the commands."""
+        stopped = [each for each in self._waiting if each.held.account == account]
+        self._waiting = [each for each in self._waiting if each.held.account != account]
+        heapq.heapify(self._waiting)
+        grants = {id(each.grant): each.grant for each in stopped}
+        for grant, unused in Counter(id(each.grant) for each in stopped).items():
+            self._limiter.release(grants[grant], count=unused)
         self.ended(each.held for each in stopped)
 
-        return pause, [(each.held, pause * (1.0 + self._chance())) for each in stopped]
+        return [each.held for each in stopped]
 
     def _take_up(self, grant: Grant, wanting: Sequence[Held], now: float, later: list[tuple[Held, float]]) -> None:
         with_slot, without = wanting[: len(grant.slots)], wanting[len(grant.slots) :]
@@ -161,7 +170,7 @@ class Admission:
     def _most(self, name: str) -> int:
         account = self._accounts.get(name)
 
-        return self._window if account is None else account.max_in_flight
+        return self._window if account is None else self._breaker.careful(name, account.max_in_flight)
 
 
 def _kind(held: Held) -> str:

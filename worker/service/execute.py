@@ -39,6 +39,7 @@ from ..ports import (
 )
 from .accounts import policy, standing
 from .admit import Admission
+from .breaker import Breaker, Trip
 from .handout import hand_out
 from .reconcile import judged, lookup
 from .record import Decided, Recorded, announce, hand_back, record
@@ -90,6 +91,7 @@ class Executor:
     transport: Transport
     publisher: Publisher
     limiter: RateLimiter
+    breaker: Breaker
     accounts: Mapping[str, Account]
     fallback: Policy
     limits: Limits
@@ -132,6 +134,7 @@ class _Task:
         self.looked = self.started
         self.admission = Admission(
             executor.limiter,
+            executor.breaker,
             executor.accounts,
             window=self.limits.window,
             monotonic=executor.monotonic,
@@ -139,6 +142,7 @@ class _Task:
         )
         self.sent: dict[UUID, Held] = {}
         self.ended: list[_Ended] = []
+        self.trips: list[Trip] = []
         self.lease_ends: dict[UUID, float] = {}
         self.more = False
         self.counts: Counter[str] = Counter()
@@ -322,6 +326,8 @@ class _Task:
 
     def _take_answer(self, held: Held, answer: Answer | NoAnswer) -> None:
         outcome = self._outcome(held, answer)
+        if (trip := self.x.breaker.note(held.account, outcome)) is not None:
+            self._stop_sending(trip)
         if not isinstance(answer, Answer):
             self._end(held, outcome)
             return
@@ -333,6 +339,13 @@ class _Task:
         else:
             self.admission.learn(held, answer)
         self._end(held, outcome, was_repeated=answer.was_repeated, pause=pause)
+
+    def _stop_sending(self, trip: Trip) -> None:
+        """Have the account paused with the next recording, and hand back what waits for its slot."""
+        self.trips.append(trip)
+        stopped = self.admission.stop(trip.account)
+        if stopped:
+            self._begin([], later=[(each, 0.0) for each in stopped])
 
     def _outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome | Finding:
         provider = self.x.accounts[held.account].provider
@@ -424,6 +437,7 @@ class _Task:
         while True:
             try:
                 with self.x.store.begin() as transaction:
+                    self._pause(transaction)
                     decided = [self._decide(each, transaction) for each in ended]
                     recorded = record(transaction, decided, desk=self.x.desk)
             except StoreUnavailable as error:
@@ -433,8 +447,17 @@ class _Task:
                 log.warning("execute.database_away", step="record", problem=str(error))
                 self._bide()
             else:
+                self.trips.clear()
                 self._follow_up(decided, recorded)
                 return
+
+    def _pause(self, transaction: Transaction) -> None:
+        """Pause the accounts whose provider is ill, for every process."""
+        for trip in self.trips:
+            account = self.x.accounts[trip.account]
+            pause = trip.pause(account.policy, now=transaction.now, probe_in=self.x.breaker.probe_in)
+            if transaction.begin_pause(pause):
+                log.warning("account.paused", account=trip.account, cause=trip.cause.value, why=trip.why)
 
     def _bide(self) -> None:
         """Let a moment pass; an answer that lies unread for longer than its call may take would count as none."""

@@ -142,6 +142,18 @@ def stats(transaction: Transaction, *, accounts: Mapping[str, Account], fallback
             }
             for account, deadline in _deadlines(transaction, accounts, fallback)
         ],
+        "pauses": [
+            {
+                "account": pause.account,
+                "kind": pause.kind or None,
+                "cause": pause.cause.value,
+                "by": pause.by,
+                "why": pause.why,
+                "began_at": _text(began_at),
+                "probe_at": _text(pause.probe_at),
+            }
+            for pause, began_at in transaction.pauses()
+        ],
         "open_tickets": len(transaction.tickets(open_only=True, limit=10_000)),
         "oldest_due_seconds": round(waited.total_seconds(), 3),
     }

@@ -6,16 +6,17 @@ action behind, in the same transaction as its effect. Leaves asking for `by` and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from ..domain import state
 from ..domain.commands import Command
-from ..domain.errors import CommandNotFound, VerbRefused
+from ..domain.errors import CommandNotFound, InvalidPause, UnknownAccount, VerbRefused
 from ..domain.label import command_label
-from ..domain.ladder import Policy, is_absent, refuse_send
+from ..domain.ladder import Policy, is_absent, key_age, refuse_send
+from ..domain.pause import ALL_KINDS, Cause, Pause
 from ..domain.read_back import Purpose, ReadBack
 from ..domain.state import State, Transition
 from ..domain.ticket import Reason
@@ -38,6 +39,10 @@ _UNREADABLE = (
     "What became of it cannot be read, so look the order up at the provider; then resolve it, or cancel it and enqueue "
     "the command under a new reference"
 )
+
+
+#: Commands that a resumed account sends again at once; more wait for an operator's retry.
+_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +200,61 @@ class Operator:
 
         return command
 
+    def pause(self, account: str, kind: str = ALL_KINDS) -> None:
+        """Send nothing of an account, or of one kind of its commands, until it is resumed.
+
+        What is under way goes on. A command whose key is about to count no more leaves the pause.
+
+        Raises:
+            UnknownAccount: No such account is configured.
+            InvalidPause: There is no such kind, or it is paused by an operator already.
+        """
+        policy = self._known(account, kind).policy
+        with self.store.begin() as transaction:
+            is_new = transaction.begin_pause(
+                Pause(
+                    account=account,
+                    kind=kind,
+                    cause=Cause.OPERATOR,
+                    by=self.by,
+                    why=self.why,
+                    edge=key_age(policy),
+                    probe_at=None,
+                )
+            )
+        if not is_new:
+            raise InvalidPause(account, kind, "is paused by an operator already")
+
+    def resume(self, account: str, kind: str = ALL_KINDS) -> Sequence[Cause]:
+        """Send again what was paused, by whatever cause; return the causes.
+
+        Commands that wait for a person because credentials were refused are sent up the ladder again.
+
+        Raises:
+            UnknownAccount: No such account is configured.
+            InvalidPause: There is no such kind, or it is not paused.
+        """
+        self._known(account, kind)
+        with self.store.begin() as transaction:
+            ended = transaction.end_pauses(account, kind=kind, causes=list(Cause), by=self.by, why=self.why)
+            if Cause.CREDENTIALS in ended:
+                start_again(transaction, account, Reason.CREDENTIALS_REFUSED, by=self.by, limit=_AT_ONCE)
+        if not ended:
+            raise InvalidPause(account, kind, "is not paused")
+
+        return ended
+
+    def _known(self, account: str, kind: str) -> Account:
+        """Demand that there is such an account, and such a kind of its commands."""
+        found = self.accounts.get(account)
+        if found is None:
+            raise UnknownAccount(account, sorted(self.accounts))
+        kinds = sorted(each.kind for each in self.kinds[account])
+        if kind != ALL_KINDS and kind not in kinds:
+            raise InvalidPause(account, kind, f"is no kind of its commands; there are {', '.join(kinds)}")
+
+        return found
+
     def _escalated(self, command: StoredCommand, verb: str) -> Account:
         """Demand that a command is escalated and of a configured account; return the account."""
         if command.state is not State.ESCALATED:
@@ -250,6 +310,26 @@ class Operator:
             kind=command.kind, account=command.account, order_id=command.order_id, failures=0, tries=policy.tries
         )
         self.publisher.execute([command.id], label=label)
+
+
+def start_again(transaction: Transaction, account: str, reason: Reason, *, by: str, limit: int) -> int:
+    """Send the escalated commands of one cause up the ladder again, now that the cause is gone; return how many."""
+    commands = transaction.take_escalated(account, reason, limit=limit)
+    for command in commands:
+        transition = state.start_over(
+            transaction.now, in_doubt=command.in_doubt, problem=command.problem, absent_at=command.absent_at
+        )
+        done = Action(
+            command_id=command.id,
+            verb="retry",
+            by=by,
+            why=f"{account} is resumed",
+            state_before=command.state,
+            in_doubt_before=command.in_doubt,
+        )
+        transaction.operate(command, transition, done)
+
+    return len(commands)
 
 
 def _reason(command: StoredCommand, transaction: Transaction) -> Reason:

@@ -62,6 +62,7 @@ def hand_back(held: Held, *, at: datetime) -> Decision:
             at,
             failures=held.failures,
             throttles=held.throttles,
+            throttled_at=held.throttled_at,
             in_doubt=held.in_doubt,
             problem=held.problem,
             result=held.result,

@@ -18,6 +18,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Float,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -38,6 +39,7 @@ from sqlalchemy.types import TypeDecorator
 
 from ..domain.finding import VERDICTS
 from ..domain.outcome import OUTCOMES
+from ..domain.pause import Cause
 from ..domain.read_back import Purpose
 from ..domain.state import FINAL, UNFINISHED, State
 from ..domain.ticket import TicketState
@@ -95,6 +97,7 @@ IS_FINAL = "finalized_at IS NOT NULL"
 IS_UNTOLD = "finalized_at IS NOT NULL AND tell_at IS NOT NULL"
 TICKET_DUE = f"due_at IS NOT NULL AND state <> '{TicketState.CLOSED}'"
 OPEN_LINK = "closed_at IS NULL"
+OPEN_PAUSE = "ended_at IS NULL"
 
 command = Table(
     "post_purchase_command",
@@ -122,6 +125,7 @@ command = Table(
     Column("attempts", Integer, nullable=False),  # sends: +1 with each intent
     Column("failures", Integer, nullable=False),  # rungs climbed, 0 to 4; nothing else drives the ladder
     Column("throttles", Integer, nullable=False),  # 429s in a row; drives the back-off, never the ladder
+    Column("throttled_at", UtcDateTime),  # the first of those 429s, or when a person was last told of them
     Column("in_doubt", Boolean, nullable=False),  # an attempt's fate is unknown; cleared by a definite answer
     Column("due_at", UtcDateTime, nullable=False),  # may be claimed from here on
     Column("lease_until", UtcDateTime),  # set exactly while executing; sweep takes over after it
@@ -287,6 +291,39 @@ ticket_command = Table(
         postgresql_where=text(OPEN_LINK),
         sqlite_where=text(OPEN_LINK),
     ),
+)
+
+#: Accounts, or kinds of theirs, of which nothing is sent for a while. Ended ones stay, for people.
+pause = Table(
+    "post_purchase_pause",
+    metadata,
+    Column("seq", _Serial, Identity(), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("kind", String(64), nullable=False),  # empty: all kinds
+    Column("cause", String(16), nullable=False),
+    Column("by", String(255), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("began_at", UtcDateTime, nullable=False),
+    Column("edge_seconds", Float, nullable=False),  # a command first sent longer ago leaves the pause
+    Column("probe_at", UtcDateTime),  # when it is tried again; NULL: a person ends it
+    Column("probes", Integer, nullable=False),  # probes so far
+    Column("ended_at", UtcDateTime),
+    Column("ended_by", String(255)),
+    Column("ended_why", Text),
+    CheckConstraint(f"cause IN ({_words(Cause)})", name="cause"),
+    CheckConstraint(
+        "(ended_at IS NULL) = (ended_by IS NULL) AND (ended_at IS NULL) = (ended_why IS NULL)", name="ended"
+    ),
+    Index(
+        "uq_post_purchase_pause_open",
+        "account",
+        "kind",
+        "cause",
+        unique=True,
+        postgresql_where=text(OPEN_PAUSE),
+        sqlite_where=text(OPEN_PAUSE),
+    ),
+    sqlite_autoincrement=True,
 )
 
 #: What operators did, who, why. Insert only.

@@ -49,6 +49,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ..domain.key import new_id
 from ..domain.order_rules import WAITS_FOR
 from ..domain.outcome import Outcome, Problem, Succeeded
+from ..domain.pause import Cause, Pause
 from ..domain.read_back import Purpose, ReadBack
 from ..domain.state import State, Transition
 from ..domain.ticket import SYSTEMIC, AttemptLine, ReadingLine, Reason, TicketState
@@ -63,6 +64,7 @@ from ..ports import (
     Held,
     Move,
     NewCommand,
+    Probe,
     Reading,
     StoredCommand,
     TicketLine,
@@ -75,6 +77,7 @@ from .schema import (
     IS_UNFINISHED,
     IS_UNTOLD,
     OPEN_INCIDENT,
+    OPEN_PAUSE,
     PENDING,
     TICKET_DUE,
     UtcDateTime,
@@ -82,6 +85,7 @@ from .schema import (
     attempt,
     command,
     outcome,
+    pause,
     reading,
     ticket,
     ticket_command,
@@ -108,6 +112,7 @@ _HELD_COLUMNS = (
     command.c.result,
     command.c.read_back,
     command.c.absent_at,
+    command.c.throttled_at,
 )
 
 #: How much is kept of what a desk said when it did not take a ticket.
@@ -208,12 +213,33 @@ def _pending() -> ColumnElement[bool]:
     return _unlit(f"post_purchase_command.{PENDING}")
 
 
+def _is_paused(dialect: str) -> ColumnElement[bool]:
+    """Whether nothing of a command's account or kind is sent; one whose key ends leaves the pause."""
+    edge = _moved(dialect, bindparam("now", type_=UtcDateTime()), -pause.c.edge_seconds)
+
+    return exists(
+        select(literal_column("1"))
+        .select_from(pause)
+        .where(
+            pause.c.account == command.c.account,
+            _unlit(f"post_purchase_pause.{OPEN_PAUSE}"),
+            or_(pause.c.kind == literal_column("''"), pause.c.kind == command.c.kind),
+            or_(~command.c.keyed, command.c.first_sent_at.is_(None), command.c.first_sent_at > edge),
+        )
+    )
+
+
 @cache
-def _claim(named: bool, choosy: bool) -> Update:  # noqa: FBT001  # one of four fixed statements
+def _claim(dialect: str, named: bool, choosy: bool) -> Update:  # noqa: FBT001  # one of four fixed statements
     """Take the lease on due commands, at most one per order, skipping what others are looking at."""
     wanted = (
         select(command.c.seq, command.c.account, command.c.order_id, _turn(command).label("turn"))
-        .where(_pending(), command.c.due_at <= bindparam("now", type_=UtcDateTime()), ~_is_held_back())
+        .where(
+            _pending(),
+            command.c.due_at <= bindparam("now", type_=UtcDateTime()),
+            ~_is_held_back(),
+            ~_is_paused(dialect),
+        )
         .order_by(command.c.due_at, command.c.seq)
         .limit(bindparam("limit", type_=Integer()))
         .with_for_update(skip_locked=True, of=command)
@@ -287,6 +313,7 @@ def _apply(dialect: str) -> Update:
             "state": String(16),
             "failures": Integer(),
             "throttles": Integer(),
+            "throttled_at": UtcDateTime(),
             "in_doubt": Boolean(),
             "due_at": UtcDateTime(),
             "published_until": UtcDateTime(),
@@ -309,6 +336,7 @@ def _apply(dialect: str) -> Update:
             state=given.c.state,
             failures=given.c.failures,
             throttles=given.c.throttles,
+            throttled_at=given.c.throttled_at,
             in_doubt=given.c.in_doubt,
             due_at=func.coalesce(given.c.due_at, command.c.due_at),
             published_until=given.c.published_until,
@@ -506,6 +534,7 @@ def _take_due(dialect: str) -> Update:
                 command.c.published_until <= bindparam("now", type_=UtcDateTime()),
             ),
             ~_is_held_back(),
+            ~_is_paused(dialect),
         )
         .order_by(command.c.due_at, command.c.seq)
         .limit(bindparam("limit", type_=Integer()))
@@ -617,6 +646,81 @@ def _next_moments() -> CompoundSelect[Any]:
             )
             for moment in (ticket.c.due_at, ticket.c.published_until, ticket.c.lease_until)
         ),
+    )
+
+
+# --- pauses --------------------------------------------------------------------------------------------------
+
+
+@cache
+def _begin_pause(dialect: str) -> Insert:
+    """Pause unless that is so already for this cause."""
+    construct = sqlite.insert if dialect == "sqlite" else postgresql.insert
+
+    return construct(pause).on_conflict_do_nothing(
+        index_elements=[pause.c.account, pause.c.kind, pause.c.cause], index_where=text(OPEN_PAUSE)
+    )
+
+
+@cache
+def _end_pauses() -> Update:
+    """End open pauses of one account and kind."""
+    return (
+        update(pause)
+        .where(
+            pause.c.account == bindparam("of_account"),
+            pause.c.kind == bindparam("of_kind"),
+            pause.c.cause.in_(bindparam("causes", expanding=True)),
+            _unlit(f"post_purchase_pause.{OPEN_PAUSE}"),
+        )
+        .values(
+            ended_at=bindparam("now", type_=UtcDateTime()),
+            ended_by=bindparam("by_whom"),
+            ended_why=bindparam("reason"),
+            probe_at=None,
+        )
+        .returning(pause.c.cause)
+    )
+
+
+@cache
+def _due_probes() -> Select[Any]:
+    """Lock the pauses that are to be probed, with an order of theirs of which something waits."""
+    waiting = (
+        select(command.c.order_id)
+        .where(_pending(), command.c.account == pause.c.account)
+        .order_by(command.c.due_at)
+        .limit(1)
+        .scalar_subquery()
+    )
+
+    return (
+        select(pause.c.seq, pause.c.account, pause.c.kind, pause.c.cause, pause.c.probes, waiting.label("order_id"))
+        .where(
+            _unlit(f"post_purchase_pause.{OPEN_PAUSE}"),
+            pause.c.probe_at <= bindparam("now", type_=UtcDateTime()),
+            pause.c.account.in_(bindparam("accounts", expanding=True)),
+        )
+        .with_for_update(skip_locked=True, of=pause)
+    )
+
+
+@cache
+def _take_escalated() -> Select[Any]:
+    """Lock escalated commands of one account whose open ticket has one reason."""
+    return (
+        select(*_COMMAND_COLUMNS)
+        .join(ticket_command, ticket_command.c.command_id == command.c.id)
+        .join(ticket, ticket.c.id == ticket_command.c.ticket_id)
+        .where(
+            ticket_command.c.closed_at.is_(None),
+            ticket.c.reason == bindparam("reason"),
+            command.c.account == bindparam("account"),
+            command.c.state == literal_column(f"'{State.ESCALATED}'"),
+        )
+        .order_by(command.c.seq)
+        .limit(bindparam("limit", type_=Integer()))
+        .with_for_update(skip_locked=True, of=command)
     )
 
 
@@ -799,7 +903,9 @@ class SqlTransaction:
         if without:
             given["without"] = sorted(without)
 
-        return [_held(row) for row in self._connection.execute(_claim(ids is not None, bool(without)), given)]
+        return [
+            _held(row) for row in self._connection.execute(_claim(self._dialect, ids is not None, bool(without)), given)
+        ]
 
     def open_attempts(self, held: Sequence[Held], *, holder: str) -> Sequence[Held]:
         """Write the intents of those whose lease is still ours; return them with `attempt` and `first_sent_at`."""
@@ -980,6 +1086,82 @@ class SqlTransaction:
 
         return [Expired(**_held_fields(row), unanswered=bool(row.unanswered)) for row in rows]
 
+    def begin_pause(self, new: Pause) -> bool:
+        """Pause an account, or a kind of it; False when it is paused already for this cause."""
+        written = self._connection.execute(
+            _begin_pause(self._dialect),
+            {
+                "account": new.account,
+                "kind": new.kind,
+                "cause": new.cause.value,
+                "by": new.by,
+                "why": new.why,
+                "began_at": self.now,
+                "edge_seconds": new.edge.total_seconds(),
+                "probe_at": new.probe_at,
+                "probes": 0,
+            },
+        )
+
+        return written.rowcount == 1
+
+    def end_pauses(self, account: str, *, kind: str, causes: Collection[Cause], by: str, why: str) -> Sequence[Cause]:
+        """End open pauses; return the causes of those that were ended."""
+        given = {
+            "of_account": account,
+            "of_kind": kind,
+            "causes": sorted(causes),
+            "now": self.now,
+            "by_whom": by,
+            "reason": why,
+        }
+
+        return [Cause(each) for each in self._connection.scalars(_end_pauses(), given)]
+
+    def pauses(self) -> Sequence[tuple[Pause, datetime]]:
+        """Read the open pauses, each with when it began, oldest first."""
+        rows = self._connection.execute(
+            select(pause).where(_unlit(f"post_purchase_pause.{OPEN_PAUSE}")).order_by(pause.c.seq)
+        )
+
+        return [
+            (
+                Pause(
+                    account=row.account,
+                    kind=row.kind,
+                    cause=Cause(row.cause),
+                    by=row.by,
+                    why=row.why,
+                    edge=timedelta(seconds=row.edge_seconds),
+                    probe_at=row.probe_at,
+                ),
+                row.began_at,
+            )
+            for row in rows
+        ]
+
+    def take_probes(self, accounts: Collection[str], *, every: timedelta, cap: timedelta) -> list[Probe]:
+        """Take the probes that are due, of accounts of which something waits; each is due again after a longer wait."""
+        taken = []
+        for row in self._connection.execute(_due_probes(), {"now": self.now, "accounts": sorted(accounts)}).all():
+            if row.order_id is None:
+                continue
+            wait = min(cap, every * 2 ** min(row.probes, 30))
+            self._connection.execute(
+                update(pause)
+                .where(pause.c.seq == row.seq)
+                .values(probes=pause.c.probes + literal_column("1"), probe_at=self.now + wait)
+            )
+            taken.append(Probe(account=row.account, kind=row.kind, cause=Cause(row.cause), order_id=row.order_id))
+
+        return taken
+
+    def take_escalated(self, account: str, reason: Reason, *, limit: int) -> Sequence[StoredCommand]:
+        """Lock escalated commands whose open ticket has this reason."""
+        given = {"account": account, "reason": reason.value, "limit": limit}
+
+        return [_stored(row) for row in self._connection.execute(_take_escalated(), given)]
+
     def due_tickets(self, *, limit: int, published_for: timedelta) -> Sequence[tuple[UUID, str]]:
         """Mark tickets that must be told to their desk as handed out; return (ticket id, label)."""
         rows = self._connection.execute(
@@ -1087,6 +1269,7 @@ class SqlTransaction:
             "state": transition.to.value,
             "failures": transition.failures,
             "throttles": transition.throttles,
+            "throttled_at": transition.throttled_at,
             "in_doubt": transition.in_doubt,
             "published_until": None,
             "result": None if transition.result is None else dict(transition.result),
@@ -1216,8 +1399,9 @@ class SqlTransaction:
         """When the longest-waiting due command became due: the age that tells whether anybody works."""
         oldest: datetime | None = self._connection.scalar(
             select(func.min(command.c.due_at, type_=UtcDateTime())).where(
-                _pending(), command.c.due_at <= self.now, ~_is_held_back()
-            )
+                _pending(), command.c.due_at <= self.now, ~_is_held_back(), ~_is_paused(self._dialect)
+            ),
+            {"now": self.now},
         )
 
         return oldest
@@ -1289,6 +1473,7 @@ def _held_fields(row: Any) -> dict[str, Any]:
         "result": row.result,
         "read_back": _read_back(row.read_back),
         "absent_at": row.absent_at,
+        "throttled_at": row.throttled_at,
     }
 
 
@@ -1311,6 +1496,7 @@ def _move_row(move: Move) -> dict[str, Any]:
         "state": transition.to.value,
         "failures": transition.failures,
         "throttles": transition.throttles,
+        "throttled_at": transition.throttled_at,
         "in_doubt": transition.in_doubt,
         "due_at": transition.due_at,
         "published_until": move.published_until,

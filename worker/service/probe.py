@@ -1,0 +1,88 @@
+"""Try whether the provider of a paused account is well again, with one read at a time.
+
+Decides when a pause by the machine ends: once a read is answered in a way that an ill provider, or one that refuses the
+account, would not answer. Leaves to `breaker` when a pause begins. Any number of probers may run at once; the store
+gives each probe to one of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from ..domain.key import new_id
+from ..domain.pause import Cause
+from ..domain.ticket import Reason
+from ..ports import Account, Answer, NoAnswer, Probe, Store, Transport
+from .operate import start_again
+
+log = structlog.get_logger(__name__)
+
+_BY = "probe"
+
+_SERVER_ERRORS = range(500, 600)
+_UNAUTHORIZED = 401
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prober:
+    """Probes paused accounts.
+
+    Attributes:
+        every: The wait after the first probe that failed; doubled with each further one.
+        cap: The longest wait.
+        reply: The longest that an answer may take.
+        limit: Of commands that wait for credentials, how many one run sends again.
+    """
+
+    store: Store
+    transport: Callable[[], Transport]
+    accounts: Mapping[str, Account]
+    every: timedelta
+    cap: timedelta
+    reply: timedelta
+    limit: int
+
+    def run_once(self) -> Counter[str]:
+        """Make the probes that are due; return counts.
+
+        Raises:
+            StoreUnavailable: The database is away; nothing was changed.
+        """
+        with self.store.begin() as transaction:
+            due = transaction.take_probes(sorted(self.accounts), every=self.every, cap=self.cap)
+        well = [probe for probe, answer in self._asked(due) if _is_well(probe, answer)]
+        for probe in well:
+            self._end(probe)
+
+        return Counter(probed=len(due), resumed=len(well))
+
+    def _asked(self, due: list[Probe]) -> Iterator[tuple[Probe, Answer | NoAnswer]]:
+        """Ask, one account at a time: a probe is one read."""
+        transport = self.transport()
+        for probe in due:
+            tag = new_id()
+            transport.send(tag, self.accounts[probe.account].provider.probe(probe.order_id))
+            for answered, answer in transport.collect(self.reply.total_seconds()):
+                if answered == tag:
+                    yield probe, answer
+
+    def _end(self, probe: Probe) -> None:
+        with self.store.begin() as transaction:
+            transaction.end_pauses(
+                probe.account, kind=probe.kind, causes=[probe.cause], by=_BY, why="a read was answered"
+            )
+            if probe.cause is Cause.CREDENTIALS:
+                start_again(transaction, probe.account, Reason.CREDENTIALS_REFUSED, by=_BY, limit=self.limit)
+        log.info("account.resumed", account=probe.account, cause=probe.cause.value, by=_BY)
+
+
+def _is_well(probe: Probe, answer: Answer | NoAnswer) -> bool:
+    if isinstance(answer, NoAnswer) or answer.status in _SERVER_ERRORS or not answer.complete:
+        return False
+
+    return probe.cause is not Cause.CREDENTIALS or answer.status != _UNAUTHORIZED
