@@ -924,7 +924,7 @@ AS_ASKED = {
 }
 
 
-@pytest.mark.timeout(900)  # telling what is wrong takes longer than finding it
+@pytest.mark.timeout(900 + EXAMPLES)  # telling what is wrong takes longer than finding it
 def test_every_life_has_one_effect_at_most_and_ends_or_is_with_a_person():
     """This is what the whole project is for."""
     run_state_machine_as_test(
