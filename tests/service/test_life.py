@@ -698,17 +698,23 @@ class Life(RuleBasedStateMachine):
             each.accept_connections()
         self.stage.publisher.is_away = self.stage.desk.is_unavailable = False
 
-        self.run_until(self.is_settled)
-        self.the_law_holds()
-        self.demand_that_case_files_name_the_evidence()
-        for each in self.stage.commands():
+        for _ in range(2 * MOST_COMMANDS):
+            self.run_until(self.is_settled)
+            self.the_law_holds()
+            self.demand_that_case_files_name_the_evidence()
+            self.demand_that_desks_were_told()
+            if not self.unfinished():
+                break
+            self.take_back_what_is_with_a_person()
+        assert [] == self.unfinished()
+        self.demand_one_key_one_body_one_day()
+
+    def take_back_what_is_with_a_person(self):
+        """So that what waits for it goes on, and may come to a person in its turn."""
+        for each in self.unfinished():
             if each.state is State.ESCALATED:
                 self.stage.operator().cancel(each.id)
                 self.decided.add(each.id)
-        self.run_until(lambda: not [each for each in self.unfinished() if each.state is not State.ESCALATED])
-        self.the_law_holds()
-        self.demand_one_key_one_body_one_day()
-        self.demand_that_desks_were_told()
 
     def run_until(self, is_over):
         for _ in range(150):
