@@ -17,6 +17,7 @@ from ..domain import state
 from ..domain.ladder import Decision
 from ..domain.outcome import Outcome, Succeeded
 from ..domain.state import FINAL
+from ..domain.ticket import Reason
 from ..ports import Ending, Escalation, Held, Move, Reading, Transaction
 
 log = structlog.get_logger(__name__)
@@ -96,7 +97,9 @@ def record(transaction: Transaction, decided: Sequence[Decided], *, desk: str) -
             for each in written
             # Only a command that was claimed before can have a ticket from then.
             if each.decision.transition.to in FINAL and each.decision.reason is None and each.held.claims > 1
-        ]
+        ],
+        # That a pending refund was settled says nothing of the one that was made beside it.
+        kept=[Reason.KEYS_NOT_ENABLED],
     )
 
     return Recorded(at=transaction.now, written=written, tickets=tickets)
