@@ -41,7 +41,7 @@ from tests.service.stage import (
     die,
 )
 from worker.domain.bluesnap_commands import BLUESNAP_COMMANDS
-from worker.domain.errors import IdempotencyConflict, VerbRefused
+from worker.domain.errors import CommandClosed, IdempotencyConflict, VerbRefused
 from worker.domain.klarna_commands import KLARNA_COMMANDS
 from worker.domain.ladder import Safety
 from worker.domain.read_back import Purpose
@@ -95,7 +95,7 @@ FAULTS = [
     ("no_id_header", {"location": False}),
     ("close_idle", {"executed": True}),
     ("close_idle", {"executed": False}),
-    ("unexpected_shape", {"executed": True}),
+    ("unexpected_shape", {"executed": True, "status": 500}),
     ("fraud_pending", {"seconds": 3_600}),
     ("expire", {}),
     ("duplicate_id", AT_KLARNA),
@@ -263,7 +263,7 @@ class Life(RuleBasedStateMachine):
         self.transports = [self.stage.transport]
         self.workers = [self.new_transport(), self.new_transport()]
         self.resolved, self.decided, self.dealt_with, self.retried = set(), set(), set(), set()
-        self.settling, self.as_asked = set(), set()
+        self.settling, self.setters, self.as_asked = set(), {}, set()
         self.ended = {}
         self.breaches = []
         self.are_late = set()
@@ -316,7 +316,10 @@ class Life(RuleBasedStateMachine):
         self.enqueue(wishes)
 
     def enqueue(self, wishes):
-        self.stage.enqueue_many([self.command(*wish) for wish in wishes])
+        commands = [self.command(*wish) for wish in wishes]
+        for command_id, each in zip(self.stage.enqueue_many(commands), commands, strict=True):
+            if (each.account, each.kind) in AS_ASKED:
+                self.setters[command_id] = partial(AS_ASKED[each.account, each.kind], self, each.order_id)
 
     def command(self, wanted, order, keyed, later):
         account, kind = wanted
@@ -531,7 +534,7 @@ class Life(RuleBasedStateMachine):
         command = commands[number % len(commands)]
         try:
             self.carry_out(verb, command)
-        except (VerbRefused, IdempotencyConflict):
+        except (VerbRefused, IdempotencyConflict, CommandClosed):
             return
         self.remember(verb, command)
 
@@ -604,9 +607,13 @@ class Life(RuleBasedStateMachine):
             assert command.read_back is not None, command
 
     def is_told_of_ignored_keys(self, command):
-        """Who was answered has the ticket that says so; who was not is in doubt yet, or with a person."""
+        """Who was answered has the ticket that says so; who was not is in doubt yet, or with a person.
+
+        The ticket is open until an operator closes it, or another about the same refund took its place.
+        """
         if command.state is State.SUCCEEDED or is_settling(command):
-            return command.id in self.resolved or "keys_not_enabled" in self.reasons(command.id)
+            is_dealt_with = command.id in self.dealt_with or "not_settled" in self.reasons(command.id)
+            return is_dealt_with or "keys_not_enabled" in self.reasons(command.id, only_open=True)
 
         return bool(command.in_doubt or self.reasons(command.id))
 
@@ -673,9 +680,9 @@ class Life(RuleBasedStateMachine):
 
     def note_what_is_as_asked(self):
         """Keep which of those that set a value have seen it set, by themselves or by another."""
-        for each in self.unfinished():
-            if (each.account, each.kind) in AS_ASKED and AS_ASKED[each.account, each.kind](self, each.order_id):
-                self.as_asked.add(each.id)
+        for command_id, is_as_asked in self.setters.items():
+            if command_id not in self.as_asked and is_as_asked():
+                self.as_asked.add(command_id)
 
     # how every story ends
 
