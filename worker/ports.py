@@ -395,8 +395,8 @@ class Transaction(Protocol):
     def link_tickets(self, escalations: Sequence[Escalation], *, desk: str) -> Sequence[UUID]:
         """Link each command to exactly one open ticket, opening it where needed; return the tickets touched."""
 
-    def close_links(self, command_ids: Collection[UUID], *, but: Collection[Reason] = ()) -> None:
-        """Unlink decided commands, but from tickets of these reasons; a ticket without open links is closed."""
+    def close_links(self, command_ids: Collection[UUID], *, kept: Collection[Reason] = ()) -> None:
+        """Unlink decided commands, but not from tickets of the reasons `kept`; one without open links is closed."""
 
     # dispatch and sweep
     def take_due(self, *, limit: int, window: int, horizon: timedelta, published_for: timedelta) -> Sequence[Due]:

@@ -99,8 +99,8 @@ def record(transaction: Transaction, decided: Sequence[Decided], *, desk: str) -
             # Only a command that was claimed before can have a ticket from then.
             if each.decision.transition.to in FINAL and each.decision.reason is None and each.held.claims > 1
         ],
-        # That it ended well does not say that it was done once.
-        but=frozenset({Reason.KEYS_NOT_ENABLED}),
+        # That a pending refund was settled says nothing of the one that was made beside it.
+        kept=[Reason.KEYS_NOT_ENABLED],
     )
 
     return Recorded(at=transaction.now, written=written, tickets=tickets)

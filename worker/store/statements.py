@@ -446,17 +446,15 @@ def _ticket_must_tell() -> Update:
 
 @cache
 def _close_links() -> Update:
-    """Unlink decided commands."""
+    """Unlink decided commands, but from tickets of the reasons that are kept."""
+    kept = select(ticket.c.id).where(ticket.c.reason.in_(bindparam("kept", expanding=True)))
+
     return (
         update(ticket_command)
         .where(
             ticket_command.c.command_id.in_(bindparam("ids", expanding=True)),
             ticket_command.c.closed_at.is_(None),
-            ticket_command.c.ticket_id.not_in(
-                select(ticket.c.id).where(
-                    ticket.c.id == ticket_command.c.ticket_id, ticket.c.reason.in_(bindparam("but", expanding=True))
-                )
-            ),
+            ticket_command.c.ticket_id.not_in(kept),
         )
         .values(closed_at=bindparam("now", type_=UtcDateTime()))
         .returning(ticket_command.c.ticket_id)
@@ -1045,10 +1043,10 @@ class SqlTransaction:
             "tries": 0,
         }
 
-    def close_links(self, command_ids: Collection[UUID], *, but: Collection[Reason] = ()) -> None:
-        """Unlink decided commands, but from tickets of these reasons; a ticket without open links is closed."""
+    def close_links(self, command_ids: Collection[UUID], *, kept: Collection[Reason] = ()) -> None:
+        """Unlink decided commands, but not from tickets of the reasons `kept`; one without open links is closed."""
         if command_ids:
-            given = {"ids": list(command_ids), "but": sorted(but), "now": self.now}
+            given = {"ids": list(command_ids), "kept": list(kept), "now": self.now}
             left = self._connection.scalars(_close_links(), given).all()
             self._close_tickets(left)
 
