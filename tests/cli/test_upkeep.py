@@ -42,14 +42,14 @@ def test_sweep_is_shown_to_people(run):
     assert (0, "sweep in doubt: 0\nsweep handed back: 0\nsweep tickets: 0\n", "") == run("sweep")
 
 
-def test_upkeep_once_does_both(run_process, waiting):
+def test_upkeep_once_does_all_of_it(run_process, waiting):
     """A timer of the system may take the place of the loop."""
     done = run_process("upkeep", "--once", "--json")
 
     assert 0 == done.code
     assert (
-        '{"dispatch": {"commands": 3, "messages": 1}, "sweep": {"in_doubt": 0, "handed_back": 0, "tickets": 0}}\n'
-        == done.out
+        '{"dispatch": {"commands": 3, "messages": 1}, "sweep": {"in_doubt": 0, "handed_back": 0, "tickets": 0}, '
+        '"probe": {"probed": 0, "resumed": 0}}\n' == done.out
     )
 
 

@@ -29,6 +29,7 @@ POLICY = Policy(
     key_margin=timedelta(minutes=5),
     throttle_base=timedelta(seconds=1),
     throttle_cap=timedelta(seconds=60),
+    throttle_patience=timedelta(hours=1),
     read_pause=timedelta(minutes=1),
     absence_lifetime=timedelta(hours=1),
     settle_every=timedelta(hours=1),

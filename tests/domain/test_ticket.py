@@ -68,6 +68,7 @@ def test_a_refusal_has_a_ticket_of_its_own_and_a_common_cause_has_one_for_all():
         (Reason.KEY_WINDOW_CLOSED, {"recheck", "retry", "resolve", "cancel"}),
         (Reason.NOT_SAFE_TO_RETRY, {"recheck", "retry", "resolve", "cancel"}),
         (Reason.CREDENTIALS_REFUSED, {"retry"}),
+        (Reason.THROTTLED, {"cancel"}),
         (Reason.KEYS_NOT_ENABLED, {"resolve"}),
         (Reason.NOT_SETTLED, {"recheck", "resolve", "cancel"}),
     ],
@@ -86,7 +87,7 @@ def test_what_no_key_guards_is_proposed_for_a_retry_only_once_it_was_found_absen
 
 
 @pytest.mark.parametrize(
-    "reason", [each for each in Reason if each not in {Reason.REFUSED, Reason.CREDENTIALS_REFUSED}]
+    "reason", [each for each in Reason if each not in {Reason.REFUSED, Reason.CREDENTIALS_REFUSED, Reason.THROTTLED}]
 )
 def test_who_may_have_an_effect_is_looked_up_before_anything_is_decided(reason):
     """Cancelling what was carried out would tell the shop a lie, and retrying it would move money twice."""
@@ -139,6 +140,7 @@ def test_the_words_that_are_stored_do_not_change():
         "key_window_closed",
         "not_safe_to_retry",
         "credentials_refused",
+        "throttled",
         "keys_not_enabled",
         "not_settled",
     ] == [each.value for each in Reason]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.service.stage import POLICY
-from worker.domain.ladder import Policy, Safety, Standing, decide
+from worker.domain.ladder import Safety, Standing, decide
 from worker.domain.outcome import InDoubt, NotNow, NotSent, Problem, Rejected, Succeeded, Throttled, Unauthorized
 from worker.domain.state import State
 from worker.domain.ticket import Reason

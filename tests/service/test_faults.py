@@ -19,7 +19,6 @@ from tests.service.stage import ACCOUNT, BLUESNAP, Stage
 from worker.domain.bluesnap_commands import BLUESNAP_COMMANDS
 from worker.domain.klarna_commands import KLARNA_COMMANDS
 from worker.domain.state import State
-from worker.ports import Account
 from worker.providers.bluesnap import OPERATIONS
 from worker.providers.bluesnap_lookup import LOOKUPS as BLUESNAP_LOOKUPS
 from worker.providers.klarna import OPERATIONS as KLARNA_OPERATIONS
@@ -204,10 +203,10 @@ def befall(account, kind, trouble):
 def _befallen(stage, account, kind, trouble):
     if account == BLUESNAP:
         given = stage.accounts[BLUESNAP]
-        stage.accounts[BLUESNAP] = Account(provider=replace(given.provider, merchant_id=10_001), policy=given.policy)
+        stage.accounts[BLUESNAP] = replace(given, provider=replace(given.provider, merchant_id=10_001))
     command = klarna_command(stage, kind) if account == ACCOUNT else bluesnap_command(stage, kind)
     given = stage.accounts[account]
-    stage.accounts[account] = Account(provider=replace(given.provider, keyed=trouble.has_keys), policy=given.policy)
+    stage.accounts[account] = replace(given, provider=replace(given.provider, keyed=trouble.has_keys))
     stage.world.switch(bluesnap_keys=not trouble.ignores_keys)
     # On a fresh connection: on a kept one the HTTP library itself would send a second time.
     stage.restart()

@@ -189,7 +189,13 @@ def test_stats_count_open_tickets(stage, stats):
 
 def test_stats_of_an_empty_table(each_stage, stats):
     """The first thing that anybody tries."""
-    assert {"counts": [], "key_windows": [], "open_tickets": 0, "oldest_due_seconds": 0.0} == stats(each_stage)
+    assert {
+        "counts": [],
+        "key_windows": [],
+        "pauses": [],
+        "open_tickets": 0,
+        "oldest_due_seconds": 0.0,
+    } == stats(each_stage)
 
 
 def test_the_policy_of_the_tests_is_that_of_the_defaults():

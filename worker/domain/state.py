@@ -119,7 +119,7 @@ def defer_until(
     *,
     failures: int,
     throttles: int,
-    throttled_at: datetime | None,
+    throttled_at: datetime | None = None,
     in_doubt: bool,
     problem: Problem | None,
     result: Mapping[str, Any] | None = None,

@@ -447,14 +447,16 @@ def _ticket_must_tell() -> Update:
 @cache
 def _close_links() -> Update:
     """Unlink decided commands, but from tickets of the reasons that are kept."""
-    kept = select(ticket.c.id).where(ticket.c.reason.in_(bindparam("kept", expanding=True)))
+    kept = select(literal_column("1")).where(
+        ticket.c.id == ticket_command.c.ticket_id, ticket.c.reason.in_(bindparam("kept", expanding=True))
+    )
 
     return (
         update(ticket_command)
         .where(
             ticket_command.c.command_id.in_(bindparam("ids", expanding=True)),
             ticket_command.c.closed_at.is_(None),
-            ticket_command.c.ticket_id.not_in(kept),
+            ~exists(kept),
         )
         .values(closed_at=bindparam("now", type_=UtcDateTime()))
         .returning(ticket_command.c.ticket_id)
