@@ -85,6 +85,16 @@ _COUNTS: Columns = {
     "amount": lambda line: line["amount"],
 }
 
+_PAUSES: Columns = {
+    "account": lambda line: line["account"],
+    "kind": lambda line: line["kind"],
+    "cause": lambda line: line["cause"],
+    "by": lambda line: line["by"],
+    "why": lambda line: line["why"],
+    "since": lambda line: moment(line["began_at"]),
+    "tried again": lambda line: moment(line["probe_at"]),
+}
+
 #: What stands below the facts of one command.
 _PARTS: Mapping[str, Columns] = {
     "attempts": _ATTEMPTS,
@@ -188,7 +198,8 @@ def _facts(shown: Mapping[str, Any]) -> dict[str, object]:
 def stats(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     """Count commands, their money, and what waits.
 
-    Counted are commands and their amounts in minor units, by account, state and doubt, and open tickets.
+    Counted are commands and their amounts in minor units, by account, state and doubt, and open tickets. What is paused
+    is named with who did it and why.
     """
     with invocation(ctx).services() as services, services.store.read() as transaction:
         counted = inspect.stats(transaction, accounts=services.accounts, fallback=services.fallback)
@@ -200,6 +211,8 @@ def stats(ctx: typer.Context, *, as_json: AsJson = False) -> None:
     windows = {f"key window of {each['account']}": _window(each["left_seconds"]) for each in counted["key_windows"]}
     waited = {"open tickets": counted["open_tickets"], "oldest due": duration(counted["oldest_due_seconds"])}
     print_facts({**waited, **windows}, title="waiting")
+    if counted["pauses"]:
+        print_rows(_PAUSES, counted["pauses"], title="paused")
 
 
 def _window(left: float) -> str:

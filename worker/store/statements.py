@@ -447,7 +447,7 @@ def _ticket_must_tell() -> Update:
 @cache
 def _close_links() -> Update:
     """Unlink decided commands, but from tickets of the reasons that are kept."""
-    kept = select(literal_column("1")).where(
+    kept: Select[Any] = select(literal_column("1")).where(
         ticket.c.id == ticket_command.c.ticket_id, ticket.c.reason.in_(bindparam("kept", expanding=True))
     )
 
@@ -657,8 +657,12 @@ def _begin_pause(dialect: str) -> Insert:
     """Pause unless that is so already for this cause."""
     construct = sqlite.insert if dialect == "sqlite" else postgresql.insert
 
-    return construct(pause).on_conflict_do_nothing(
-        index_elements=[pause.c.account, pause.c.kind, pause.c.cause], index_where=text(OPEN_PAUSE)
+    return (
+        construct(pause)
+        .on_conflict_do_nothing(
+            index_elements=[pause.c.account, pause.c.kind, pause.c.cause], index_where=text(OPEN_PAUSE)
+        )
+        .returning(pause.c.seq)
     )
 
 
@@ -1088,7 +1092,7 @@ class SqlTransaction:
 
     def begin_pause(self, new: Pause) -> bool:
         """Pause an account, or a kind of it; False when it is paused already for this cause."""
-        written = self._connection.execute(
+        written = self._connection.scalar(
             _begin_pause(self._dialect),
             {
                 "account": new.account,
@@ -1103,7 +1107,7 @@ class SqlTransaction:
             },
         )
 
-        return written.rowcount == 1
+        return written is not None
 
     def end_pauses(self, account: str, *, kind: str, causes: Collection[Cause], by: str, why: str) -> Sequence[Cause]:
         """End open pauses; return the causes of those that were ended."""
