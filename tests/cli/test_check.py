@@ -16,6 +16,7 @@ import pytest
 import worker
 from worker.cli import probes
 from worker.config import load
+from worker.domain.pause import ALL_KINDS, Cause, Pause
 from worker.resources import migrations_dir
 from worker.store import migrate
 from worker.store.clock import DatabaseClock, ManualClock
@@ -24,7 +25,8 @@ from worker.store.clock import DatabaseClock, ManualClock
 SECONDS_WITH_EVERYTHING_AWAY = 20
 
 NAMES = [
-    *("package", "versions", "database", "schema", "clock", "oldest due", "tickets", "broker", "workers", "upkeep"),
+    *("package", "versions", "database", "schema", "clock", "oldest due", "pauses", "tickets"),
+    *("broker", "workers", "upkeep"),
 ]
 
 
@@ -60,7 +62,7 @@ def test_what_can_be_well_without_a_worker_is_well(found):
     """Each answer stands by itself."""
     seen = found()
 
-    assert {"ok"} == {seen[name]["status"] for name in NAMES[:7]}
+    assert {"ok"} == {seen[name]["status"] for name in NAMES[:8]}
     assert "warn" == seen["broker"]["status"]
     assert ("fail", "none answers") == (seen["workers"]["status"], seen["workers"]["found"])
     assert "celery --app worker worker" in seen["workers"]["fix"]
@@ -150,6 +152,54 @@ def test_open_tickets_are_pointed_out(found, escalated):
     assert {"name": "tickets", "status": "warn", "found": "1 open", "fix": "post-purchase tickets --open"} == found()[
         "tickets"
     ]
+
+
+def test_what_an_operator_paused_is_pointed_out_with_the_way_back(found, run):
+    """It stays paused until somebody remembers it."""
+    who = ("--by", "on call", "--reason", "maintenance")
+    run("pause", "klarna-eu", *who)
+    run("pause", "klarna-eu", "--kind", "refund", *who)
+
+    pauses = found()["pauses"]
+
+    whole, one_kind = pauses["found"].split("; ")
+    assert "warn" == pauses["status"]
+    assert whole.startswith(f"klarna-eu since {datetime.now(UTC):%Y-%m-%d}")
+    assert whole.endswith("operator, by on call, maintenance")
+    assert one_kind.startswith("refund of klarna-eu since ")
+    assert (
+        "post-purchase resume klarna-eu --by NAME --reason TEXT; "
+        "post-purchase resume klarna-eu --kind refund --by NAME --reason TEXT"
+    ) == pauses["fix"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "fix"),
+    [
+        (Cause.BREAKER, "see what ails the provider"),
+        (Cause.CREDENTIALS, "mend the credentials and restart the workers"),
+    ],
+)
+def test_what_the_machine_paused_is_pointed_out_with_what_ails(found, services, cause, fix):
+    """It ends by itself, but only when somebody has mended what is broken."""
+    with services.store.begin() as transaction:
+        transaction.begin_pause(
+            Pause(
+                account="klarna-eu",
+                kind=ALL_KINDS,
+                cause=cause,
+                by="breaker",
+                why="10 sends in a row",
+                edge=timedelta(hours=23),
+                probe_at=transaction.now,
+            )
+        )
+
+    pauses = found()["pauses"]
+
+    assert "warn" == pauses["status"]
+    assert pauses["found"].endswith(f": {cause.value}, by breaker, 10 sends in a row")
+    assert pauses["fix"].startswith(fix)
 
 
 def test_a_command_that_has_waited_long_is_pointed_out(found, stored):

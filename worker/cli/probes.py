@@ -22,12 +22,13 @@ from celery import Celery
 from .. import __version__
 from ..config import Settings, redacted_url
 from ..domain.errors import SchemaMismatch
+from ..domain.pause import Cause
 from ..publish import EXECUTE_QUEUE, UPKEEP_QUEUE
 from ..resources import migrations_dir
 from ..service import inspect
 from ..store import migrate
 from ..wiring import DATABASE_FIX, Services, build_celery
-from .output import duration
+from .output import duration, moment
 
 OK = "ok"
 WARN = "warn"
@@ -56,6 +57,13 @@ _LIBRARIES = ("celery", "kombu", "redis", "sqlalchemy")
 
 #: A worker that takes messages from one of these is one of ours.
 _QUEUES = frozenset({EXECUTE_QUEUE, UPKEEP_QUEUE})
+
+#: How what is paused comes to be sent again, by why it is not.
+_WAYS_OUT: Mapping[Cause, str] = {
+    Cause.BREAKER: "see what ails the provider, or the way to it; sending goes on by itself once a probe is answered",
+    Cause.CREDENTIALS: "mend the credentials and restart the workers; sending goes on by itself once they are taken",
+    Cause.OPERATOR: "post-purchase resume {account}{option} --by NAME --reason TEXT",
+}
 
 _START_A_WORKER = "start one: celery --app worker worker"
 
@@ -116,7 +124,7 @@ def _versions() -> Finding:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    needing = ("schema", "clock", "oldest due", "tickets")
+    needing = ("schema", "clock", "oldest due", "pauses", "tickets")
     services = Services(_impatient(settings))
     try:
         _within(lambda: migrate.current(services.store.engine))
@@ -170,11 +178,35 @@ def _rows(services: Services) -> Iterator[Finding]:
         fix = "see that workers run and keep up: post-purchase list --state pending"
         yield Finding(name="oldest due", status=WARN, found=f"waits for {duration(waited)}", fix=fix)
 
+    yield _pauses(stats["pauses"])
+
     tickets = stats["open_tickets"]
     if not tickets:
         yield Finding(name="tickets", status=OK, found="none is open")
     else:
         yield Finding(name="tickets", status=WARN, found=f"{tickets} open", fix="post-purchase tickets --open")
+
+
+def _pauses(pauses: Sequence[Mapping[str, Any]]) -> Finding:
+    if not pauses:
+        return Finding(name="pauses", status=OK, found="nothing is paused")
+
+    found = [
+        f"{_paused(each)} since {moment(each['began_at'])}: {each['cause']}, by {each['by']}, {each['why']}"
+        for each in pauses
+    ]
+    fixes = [
+        _WAYS_OUT[Cause(each["cause"])].format(
+            account=each["account"], option="" if each["kind"] is None else f" --kind {each['kind']}"
+        )
+        for each in pauses
+    ]
+
+    return Finding(name="pauses", status=WARN, found="; ".join(found), fix="; ".join(dict.fromkeys(fixes)))
+
+
+def _paused(pause: Mapping[str, Any]) -> str:
+    return str(pause["account"]) if pause["kind"] is None else f"{pause['kind']} of {pause['account']}"
 
 
 def _skew_and_stats(services: Services) -> tuple[timedelta, dict[str, Any]]:
