@@ -237,6 +237,21 @@ def test_a_kind_of_another_provider_can_still_be_decided_on(bluesnap):
     assert Safety.UNKEYED is bluesnap.safety("acknowledge", keyed=True)
 
 
+@pytest.mark.parametrize("order_id", [ORDER, "new-shopper"])
+def test_a_probe_is_the_read_of_a_transaction(bluesnap, held, order_id):
+    """It changes nothing, and that there is no such transaction is an answer of somebody who is well."""
+    probe, read = bluesnap.probe(order_id), bluesnap.request(held(kind="read_transaction", order_id=order_id))
+
+    assert ("GET", f"{UNDER}/transactions/{order_id}", None) == (probe.method, probe.url, probe.body)
+    assert probe == read
+
+
+def test_a_probe_of_an_order_that_is_no_segment_of_a_path_is_refused(bluesnap):
+    """Ids come from the shop, and one must not lead to another place with our credentials."""
+    with pytest.raises(InvalidCommand, match="order_id"):
+        bluesnap.probe("..")
+
+
 def test_credentials_are_sent_as_basic_authorization(held):
     """User name and password, in UTF-8, with exactly one space behind the word."""
     bluesnap = BlueSnap(account="a", base_url="https://ws.bluesnap.com", username="API_123", password="pässword")

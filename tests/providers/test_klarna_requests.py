@@ -168,6 +168,20 @@ def test_a_kind_of_another_provider_can_still_be_decided_on(klarna):
     assert Safety.UNKEYED is klarna.safety("vaulted_shopper", keyed=False)
 
 
+def test_a_probe_is_the_read_of_an_order(klarna, held):
+    """It asks what a shop asks all day: whoever answers it is well, and nothing is changed by it."""
+    probe, read = klarna.probe(ORDER), klarna.request(held(kind="read_order", order_id=ORDER))
+
+    assert ("GET", UNDER, None) == (probe.method, probe.url, probe.body)
+    assert probe == read
+
+
+def test_a_probe_of_an_order_that_is_no_segment_of_a_path_is_refused(klarna):
+    """Ids come from the shop, and one must not lead to another place with our credentials."""
+    with pytest.raises(InvalidCommand, match="order_id"):
+        klarna.probe("..")
+
+
 def test_credentials_are_sent_as_basic_authorization(held):
     """User name and password, in UTF-8, with exactly one space behind the word."""
     klarna = Klarna(account="a", base_url="https://api.klarna.com", username="K123", password="pässword")

@@ -1,4 +1,7 @@
-"""Finished rows must cost nothing: the daily work finds its rows by indexes that only unfinished ones are in."""
+"""Finished rows must cost nothing: the daily work finds its rows by indexes that only unfinished ones are in.
+
+So it is with pauses that have ended: each claim looks for open ones.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ import pytest
 from sqlalchemy import event, text
 
 from worker.domain import state
+from worker.domain.ticket import Reason
 from worker.ports import Move
 from worker.store.engine import SqlStore
 
 FINISHED = 50_000
 UNFINISHED = 50
+ENDED_PAUSES = 5_000
 HORIZON = timedelta(minutes=6)
 LEASE = timedelta(seconds=90)
 
@@ -26,6 +31,18 @@ SELECT
     CASE WHEN number <= :finished THEN 'succeeded' WHEN number % 2 = 0 THEN 'pending' ELSE 'executing' END,
     1, 0, 0, 0, false, {moment}, CASE WHEN number > :finished AND number % 2 = 1 THEN {moment} END,
     CASE WHEN number <= :finished THEN {moment} END
+FROM {numbers}
+"""
+
+#: Pauses of years, all ended, and an open one of an account that the commands are not of.
+LOAD_PAUSES = """
+INSERT INTO post_purchase_pause (
+    account, kind, cause, by, why, began_at, edge_seconds, probes, ended_at, ended_by, ended_why
+)
+SELECT
+    CASE WHEN number <= :ended THEN 'klarna-eu' ELSE 'klarna-us' END, '', 'breaker', 'breaker', 'ill', {moment},
+    86100, 1, CASE WHEN number <= :ended THEN {moment} END, CASE WHEN number <= :ended THEN 'probe' END,
+    CASE WHEN number <= :ended THEN 'answered' END
 FROM {numbers}
 """
 
@@ -44,9 +61,11 @@ ON_SQLITE = {
     "SELECT number FROM counted)",
 }
 
+TABLES = ("post_purchase_command", "post_purchase_pause")
 DUE = "ix_post_purchase_command_due"
 LEASES = "ix_post_purchase_command_lease"
 ORDERS = "ix_post_purchase_command_order"
+PAUSES = "uq_post_purchase_pause_open"
 
 #: What is done all day, with some commands that are held → the partial indexes by which it must find its rows.
 DAILY_WORK = {
@@ -57,6 +76,8 @@ DAILY_WORK = {
         {DUE, ORDERS},
     ),
     "sweep": (lambda t, _held: t.take_expired(limit=500), {LEASES}),
+    "probe": (lambda t, _held: t.take_probes(["klarna-eu", "klarna-us"], every=LEASE, cap=LEASE), {DUE}),
+    "start again": (lambda t, _held: t.take_escalated("klarna-eu", Reason.CREDENTIALS_REFUSED, limit=500), set()),
     "tell the age": (lambda t, _held: t.oldest_due_at(), {DUE, ORDERS}),
     "open attempts": (lambda t, held: t.open_attempts(held, holder="host:1"), set()),
     "record": (
@@ -76,12 +97,15 @@ def loaded(_on_postgresql, _on_sqlite):
         with engine.begin() as connection:
             rows = {"rows": FINISHED + UNFINISHED, "finished": FINISHED}
             connection.execute(text(LOAD.format(**dialect)), rows)
-            connection.execute(text("ANALYZE post_purchase_command"))
+            connection.execute(text(LOAD_PAUSES.format(**dialect)), {"rows": ENDED_PAUSES + 1, "ended": ENDED_PAUSES})
+            for table in TABLES:
+                connection.execute(text(f"ANALYZE {table}"))
     yield engines
     for name, engine in engines.items():
         with engine.begin() as connection:
             empty = "TRUNCATE {} CASCADE" if name == "postgresql" else "DELETE FROM {}"
-            connection.execute(text(empty.format("post_purchase_command")))
+            for table in TABLES:
+                connection.execute(text(empty.format(table)))
 
 
 def statements_of(connection, transaction, work):
@@ -127,6 +151,7 @@ def test_postgresql_reads_no_finished_row(loaded, clock, work):
 
     for plan in plans:
         assert "Seq Scan on post_purchase_command" not in plan
+        assert "Seq Scan on post_purchase_pause" not in plan
     assert indexes <= {index for index in (DUE, LEASES, ORDERS) if index in "\n".join(plans)}
 
 
@@ -147,4 +172,5 @@ def test_sqlite_reads_no_finished_row(loaded, clock, work):
     steps = "\n".join(plans).splitlines()
     scans = [step for step in steps if step.startswith(("SCAN post_purchase_command", "SCAN other"))]
     assert [] == [step for step in scans if not step.endswith((DUE, LEASES, ORDERS))]
+    assert [] == [step for step in steps if step.startswith("SCAN post_purchase_pause") and PAUSES not in step]
     assert indexes <= {index for index in (DUE, LEASES, ORDERS) if index in "\n".join(plans)}

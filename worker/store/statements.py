@@ -720,6 +720,7 @@ def _take_escalated() -> Select[Any]:
             ticket_command.c.closed_at.is_(None),
             ticket.c.reason == bindparam("reason"),
             command.c.account == bindparam("account"),
+            _unlit(f"post_purchase_command.{IS_UNFINISHED}"),  # lets SQLite use the index that has only these
             command.c.state == literal_column(f"'{State.ESCALATED}'"),
         )
         .order_by(command.c.seq)
