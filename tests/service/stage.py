@@ -27,6 +27,7 @@ from worker.service.enqueue import enqueue
 from worker.service.escalate import Escalator
 from worker.service.execute import Executor, Limits
 from worker.service.operate import Operator
+from worker.service.probe import Prober
 from worker.service.sweep import Sweeper
 from worker.store.engine import SqlStore
 from worker.testing import ManualClock, RecordingDesk, RecordingPublisher, SandboxTransport
@@ -194,6 +195,18 @@ class Stage:
 
     def sweep(self):
         return self.sweeper().run_once()
+
+    def prober(self, transport):
+        """What tries paused accounts; its transport is its own."""
+        return Prober(
+            store=self.store,
+            transport=lambda: transport,
+            accounts=self.accounts,
+            every=timedelta(seconds=5),
+            cap=timedelta(minutes=1),
+            reply=self.reply,
+            limit=100,
+        )
 
     def escalator(self, *, store=None, accounts=None):
         return Escalator(

@@ -11,7 +11,6 @@ from worker.domain.errors import InvalidPause, UnknownAccount
 from worker.domain.outcome import InDoubt, NotNow, NotSent, Problem, Rejected, Succeeded, Throttled, Unauthorized
 from worker.domain.pause import Cause
 from worker.service.breaker import Breaker
-from worker.service.probe import Prober
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -30,15 +29,7 @@ def ward(stage):
     stage.breaker = breaker()
     stage.probing = stage.another_transport()
     stage.dead.append(stage.probing)
-    prober = Prober(
-        store=stage.store,
-        transport=lambda: stage.probing,
-        accounts=stage.accounts,
-        every=timedelta(seconds=5),
-        cap=MINUTE,
-        reply=timedelta(seconds=30),
-        limit=100,
-    )
+    prober = stage.prober(stage.probing)
     sweep = stage.sweep
 
     def sweep_and_probe():

@@ -44,10 +44,12 @@ from worker.domain.bluesnap_commands import BLUESNAP_COMMANDS
 from worker.domain.errors import CommandClosed, IdempotencyConflict, VerbRefused
 from worker.domain.klarna_commands import KLARNA_COMMANDS
 from worker.domain.ladder import Safety
+from worker.domain.pause import Cause
 from worker.domain.read_back import Purpose
 from worker.domain.state import State
 from worker.ports import Request, StoreUnavailable
 from worker.providers.http import basic
+from worker.service.breaker import Breaker
 from worker.store.engine import build_engine
 from worker.store.schema import metadata, ticket, ticket_command
 
@@ -262,6 +264,7 @@ class Life(RuleBasedStateMachine):
         self.stage = Stage(self.engine, window=4, reply=REPLY)
         self.transports = [self.stage.transport]
         self.workers = [self.new_transport(), self.new_transport()]
+        self.prober = self.stage.prober(self.new_transport())
         self.resolved, self.decided, self.dealt_with, self.retried = set(), set(), set(), set()
         self.settling, self.setters, self.as_asked = set(), {}, set()
         self.ended = {}
@@ -275,9 +278,14 @@ class Life(RuleBasedStateMachine):
 
         return made
 
-    @initialize(wishes=st.lists(WISHES, min_size=2, max_size=6), switches=st.sampled_from(BLUESNAP_IS))
-    def open_orders(self, wishes, switches):
+    @initialize(
+        wishes=st.lists(WISHES, min_size=2, max_size=6),
+        switches=st.sampled_from(BLUESNAP_IS),
+        most=st.sampled_from([2, 1_000_000]),
+    )
+    def open_orders(self, wishes, switches, most):
         world = self.stage.world
+        self.stage.breaker = Breaker(most=dict.fromkeys(Cause, most), probe_in=timedelta(seconds=5))
         world.switch(**switches)
         self.are_keys_honoured = switches.get("bluesnap_keys", True)
         whole = world.create_order(amount=10_000)
@@ -432,12 +440,15 @@ class Life(RuleBasedStateMachine):
 
     # what the workers do
 
-    @rule(dispatch=st.booleans())
-    def upkeep_ticks(self, dispatch):
-        if dispatch:
-            self.stage.dispatch()
-        else:
-            self.stage.sweep()
+    @rule(duty=st.sampled_from(["dispatch", "sweep", "probe"]))
+    def upkeep_ticks(self, duty):
+        match duty:
+            case "dispatch":
+                self.stage.dispatch()
+            case "sweep":
+                self.stage.sweep()
+            case "probe":
+                self.prober.run_once()
 
     @rule(worker=st.integers(0, 1), troubles=TROUBLES)
     def a_worker_takes_what_is_due(self, worker, troubles):
@@ -735,6 +746,7 @@ class Life(RuleBasedStateMachine):
         self.stage.clock.advance(self.next_moment() - self.stage.clock.now)
         for each in self.transports:
             each.settle()
+        LIVED["probes"] += self.prober.run_once()["probed"]
         self.stage.dispatch()
         self.stage.sweep()
         for _ in range(20):
@@ -750,6 +762,7 @@ class Life(RuleBasedStateMachine):
         moments = [each.due_at for each in self.unfinished() if each.state is State.PENDING]
         moments += [each.lease_until + timedelta(seconds=1) for each in self.unfinished() if each.lease_until]
         moments += [each.due_at for each in self.stage.publisher.waiting]
+        moments += [each.probe_at for each in self.pauses() if each.probe_at]
         later = [each for each in moments if each > now]
 
         return min([*later, now + timedelta(hours=1)] if self.all_told() else [*later, now + timedelta(seconds=61)])
@@ -813,6 +826,10 @@ class Life(RuleBasedStateMachine):
 
     def unfinished(self):
         return [each for each in self.stage.commands() if each.finalized_at is None]
+
+    def pauses(self):
+        with self.stage.store.begin() as transaction:
+            return [pause for pause, _ in transaction.pauses()]
 
     def attempt_numbers(self, commands):
         with self.stage.store.begin() as transaction:
@@ -949,5 +966,5 @@ def test_every_life_has_one_effect_at_most_and_ends_or_is_with_a_person():
             suppress_health_check=list(HealthCheck),
         ),
     )
-    commands = sum(number for name, number in LIVED.items() if name != "stories")
+    commands = sum(number for name, number in LIVED.items() if name not in {"stories", "probes"})
     print(f"{commands} commands lived in {LIVED['stories']} stories: {dict(LIVED)}")  # noqa: T201  # for long runs
