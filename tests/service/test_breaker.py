@@ -245,6 +245,23 @@ def test_with_new_credentials_everything_goes_on_by_itself(ward):
     assert [("credentials_refused", "closed")] == ward.tickets()
 
 
+def test_with_new_credentials_those_who_told_of_the_old_go_on_without_anything_new_to_send(ward):
+    """A quiet shop's three captures must not wait for its next order."""
+    ward.world.fault("status", status=401, times=None)
+    for _ in range(3):
+        ward.capture()
+    ward.window = 1
+    ward.work(MINUTE, tick=SECOND * 5)
+    before = (ward.states(), pauses(ward))
+
+    ward.world.clear_faults()
+    ward.work(MINUTE * 3, tick=SECOND * 5)
+
+    assert (["escalated"] * 3, [(ACCOUNT, "", "credentials")]) == before
+    assert ["succeeded"] * 3 == ward.states()
+    assert [("credentials_refused", "closed")] == ward.tickets()
+
+
 # --- by hand -----------------------------------------------------------------------------------------------
 
 

@@ -281,6 +281,15 @@ def test_what_is_not_to_be_probed_is_not_taken(given, begin, probes, fields):
     assert [] == probes()
 
 
+@pytest.mark.parametrize(("cause", "orders"), [(Cause.CREDENTIALS, ["o-1"]), (Cause.BREAKER, [])])
+def test_for_credentials_a_probe_reads_for_those_who_are_with_a_person_too(given, begin, probes, cause, orders):
+    """They are sent again when the pause ends, and it must not wait for the shop's next order to do so."""
+    given.linked(given.now(State.ESCALATED, order_id="o-1"), Reason.CREDENTIALS_REFUSED)
+    begin(cause=cause)
+
+    assert orders == [each.order_id for each in probes()]
+
+
 def test_a_pause_that_was_ended_is_not_probed(given, begin, end, probes):
     """Its reason is gone."""
     given.one()

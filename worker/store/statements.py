@@ -689,7 +689,10 @@ def _end_pauses() -> Update:
 
 @cache
 def _due_probes() -> Select[Any]:
-    """Lock the pauses that are to be probed, with an order of theirs of which something waits."""
+    """Lock the pauses that are to be probed, with an order of theirs of which something waits.
+
+    With a person for refused credentials is waiting too: it is sent again when the pause ends.
+    """
     waiting = (
         select(command.c.order_id)
         .where(_pending(), command.c.account == pause.c.account)
@@ -697,9 +700,21 @@ def _due_probes() -> Select[Any]:
         .limit(1)
         .scalar_subquery()
     )
+    with_a_person = (
+        select(command.c.order_id)
+        .where(
+            _unlit(f"post_purchase_command.{IS_UNFINISHED}"),
+            command.c.account == pause.c.account,
+            pause.c.cause == literal_column(f"'{Cause.CREDENTIALS}'"),
+        )
+        .order_by(command.c.order_id)
+        .limit(1)
+        .scalar_subquery()
+    )
+    order_id = func.coalesce(waiting, with_a_person).label("order_id")
 
     return (
-        select(pause.c.seq, pause.c.account, pause.c.kind, pause.c.cause, pause.c.probes, waiting.label("order_id"))
+        select(pause.c.seq, pause.c.account, pause.c.kind, pause.c.cause, pause.c.probes, order_id)
         .where(
             _unlit(f"post_purchase_pause.{OPEN_PAUSE}"),
             pause.c.probe_at <= bindparam("now", type_=UtcDateTime()),
