@@ -5,6 +5,9 @@ import json
 import pytest
 from sqlalchemy import column, create_engine, inspect, select, table
 
+from worker.resources import migrations_dir
+from worker.store.migrate import newest
+
 FLASK = ("flask", "--app", "bookshop")
 
 #: What the bookshop's own comparison would do to our tables if it were not told to leave them alone.
@@ -64,7 +67,7 @@ def test_each_side_keeps_a_version_of_its_own(migrated, tables):
     """One number for two histories would send one of them astray."""
     found = tables()
 
-    assert ("1000", "0001") == (found["alembic_version"], found["post_purchase_schema_version"])
+    assert ("1000", newest(migrations_dir())) == (found["alembic_version"], found["post_purchase_schema_version"])
 
 
 def test_the_bookshops_autogenerate_leaves_our_tables_alone(migrated, flask, call, environment, test_settings):
@@ -94,5 +97,5 @@ def test_the_bookshop_can_take_its_own_back(migrated, flask, tables):
     flask("db", "downgrade", "base")
 
     assert "bookshop_order" not in tables()
-    assert "0001" == tables()["post_purchase_schema_version"]
+    assert newest(migrations_dir()) == tables()["post_purchase_schema_version"]
     assert json.loads(flask("post-purchase", "db", "check", "--json").splitlines()[0])["fits"]
