@@ -91,7 +91,8 @@ def test_a_page_of_one_command_shows_its_attempts_tickets_and_actions(shop, chie
     shop.escalate()
     shop.execute(
         "INSERT INTO post_purchase_ticket "
-        "(id, account, reason, is_incident, state, desk, external_ref, opened_at, tries) SELECT id, account, 'ladder_exhausted', false, 'open', 'log', 'T-42', created_at, 0 FROM post_purchase_command"
+        "(id, account, reason, is_incident, state, desk, external_ref, opened_at, tries) "
+        "SELECT id, account, 'ladder_exhausted', false, 'open', 'log', 'T-42', created_at, 0 FROM post_purchase_command"
     )
     shop.execute(
         "INSERT INTO post_purchase_ticket_command (ticket_id, command_id, linked_at) "
