@@ -1,7 +1,7 @@
-"""Make the pictures of docs/flower.md: `python tests/browser/screenshots.py`, from the checkout.
+"""Make the pictures of docs/flower.md and docs/django.md: `python tests/browser/screenshots.py`, from the checkout.
 
-A real run with real faults and the real waits, looked at with a real Chromium. It takes less than a minute. Look at
-every picture before it is committed.
+Real runs with real faults, Flower's with the real waits, looked at with a real Chromium. It takes two minutes; with
+`flower` or `admin` it makes only those. Look at every picture before it is committed.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT))
 
+from tests.browser.shop import shop_stage  # noqa: E402  # the same
 from tests.browser.stage import Stage, chromium, stage, until  # noqa: E402  # found by the line above
-from worker import Capture, Refund  # noqa: E402  # the same
+from worker import Capture, Refund, TriggerSendOut  # noqa: E402  # the same
 
 IMAGES = CHECKOUT / "docs" / "images"
 
@@ -29,9 +30,18 @@ SLOW = "3a40d89d-93dd-5342-9220-969a1a5760fe"
 
 
 def main() -> None:
-    """Let everything go wrong that a person may see, and take the pictures."""
+    """Take the pictures that are asked for."""
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, stage(Path(folder)) as on, chromium() as browser:
+    pictures = {"flower": _flower, "admin": _admin}
+    with chromium() as browser:
+        for name in sys.argv[1:] or pictures:
+            with tempfile.TemporaryDirectory() as folder:
+                pictures[name](Path(folder), browser)
+
+
+def _flower(folder: Path, browser: Browser) -> None:
+    """Let everything go wrong that a person may see in Flower, and take the pictures."""
+    with stage(folder) as on:
         context = browser.new_context(
             http_credentials={"username": on.user, "password": on.password},
             viewport={"width": 1640, "height": 760},
@@ -42,8 +52,8 @@ def main() -> None:
         _take(on, page)
 
 
-def _capture(order_id: str, reference: str, *, amount: int = 1000, keyed: bool = True) -> Capture:
-    return Capture(account="klarna-eu", order_id=order_id, amount=amount, reference=reference, keyed=keyed)
+def _capture(order_id: str, reference: str, *, amount: int = 1000) -> Capture:
+    return Capture(account="klarna-eu", order_id=order_id, amount=amount, reference=reference)
 
 
 def _happen(on: Stage, page: Page) -> None:
@@ -54,7 +64,7 @@ def _happen(on: Stage, page: Page) -> None:
     on.enqueue(_capture("c205e832-63cb-5a72-afbc-4646dfef25ba", "more than the order", amount=900_000))
     _seen(on, page, "capture klarna-eu c205e832… try 1", "SUCCESS")
     on.sandbox.fault("drop_reply", order_id=LOST)
-    on.enqueue(_capture(LOST, "a reply lost, and no key", keyed=False))
+    on.enqueue(TriggerSendOut(account="klarna-eu", order_id=LOST, capture_id="capture-1", keyed=False))
     until(lambda: {"refused", "not_safe_to_retry"} == {reason for _, reason in on.tickets()}, tell=on.worker_log)
     on.sandbox.fault("delay", order_id=SLOW, seconds=20)
     on.enqueue(_capture(SLOW, "a worker that dies"))
@@ -105,6 +115,36 @@ def _take(on: Stage, page: Page) -> None:
     page.set_viewport_size({"width": 1000, "height": 340})
     page.goto(f"{on.flower}/broker")
     _picture(page, "flower-broker")
+
+
+def _admin(folder: Path, browser: Browser) -> None:
+    """Let a night pass in a shop on Django, and look at its admin in the morning."""
+    with shop_stage(folder) as shop:
+        context = browser.new_context(
+            http_credentials={**shop.flower_user, "origin": shop.flower},
+            viewport={"width": 1500, "height": 620},
+            reduced_motion="reduce",
+        )
+        page = context.new_page()
+        shop.ship(*[(f"10{number}", f"{PARCELS}-{number:012d}", 4_990 + 1_000 * number) for number in range(6)])
+        shop.ship(("201", "c205e832-63cb-5a72-afbc-4646dfef25ba", 900_000), ("202", LOST, 12_900))
+        shop.sandbox.fault("status", status=503, times=None, order_id=AWAY)
+        shop.sandbox.fault("status", status=503, times=3, order_id=AWAY, method="GET")
+        shop.ship(("203", AWAY, 25_900))
+        until(lambda: shop.states(AWAY)[1] == "escalated", within=90, tell=shop.worker_log)
+        shop.sandbox.fault("status", status=503, times=None, order_id=SLOW)
+        shop.ship(("204", SLOW, 7_490))
+        until(lambda: shop.attempts(SLOW) == 2, tell=shop.worker_log)
+        shop.sign_in(page)
+        page.goto(f"{shop.admin}/post_purchase/command/")
+        _picture(page, "admin-list")
+        page.goto(shop.place(AWAY))
+        _picture(page, "admin-command")
+        for verb in ("retry", "amend"):
+            page.goto(shop.place(AWAY))
+            page.click(f"input[value='{verb.title()} …']")
+            page.fill("#id_why", "Klarna says that it is back")
+            _picture(page, f"admin-{verb}")
 
 
 def _picture(page: Page, name: str) -> None:
