@@ -23,6 +23,7 @@ from worker import Capture, Refund, TriggerSendOut  # noqa: E402  # the same
 
 IMAGES = CHECKOUT / "docs" / "images"
 
+TOO_MUCH = "c205e832-63cb-5a72-afbc-4646dfef25ba"
 AWAY = "4ba29b50-be7b-44f5-a492-113e6a865e22"
 PARCELS = "68000bbc-779e-5d56-a405"
 LOST = "9a5627de-b32a-5943-976c-662e9bc5cc30"
@@ -61,7 +62,7 @@ def _happen(on: Stage, page: Page) -> None:
     _seen(on, page, "50 commands", "SUCCESS")
     on.enqueue(Refund(account="klarna-eu", order_id=f"{PARCELS}-000000000007", amount=500, reference="return-7"))
     _seen(on, page, "refund klarna-eu 68000bbc… try 1", "SUCCESS")
-    on.enqueue(_capture("c205e832-63cb-5a72-afbc-4646dfef25ba", "more than the order", amount=900_000))
+    on.enqueue(_capture(TOO_MUCH, "more than the order", amount=900_000))
     _seen(on, page, "capture klarna-eu c205e832… try 1", "SUCCESS")
     on.sandbox.fault("drop_reply", order_id=LOST)
     on.enqueue(TriggerSendOut(account="klarna-eu", order_id=LOST, capture_id="capture-1", keyed=False))
@@ -127,7 +128,7 @@ def _admin(folder: Path, browser: Browser) -> None:
         )
         page = context.new_page()
         shop.ship(*[(f"10{number}", f"{PARCELS}-{number:012d}", 4_990 + 1_000 * number) for number in range(6)])
-        shop.ship(("201", "c205e832-63cb-5a72-afbc-4646dfef25ba", 900_000), ("202", LOST, 12_900))
+        shop.ship(("201", TOO_MUCH, 900_000), ("202", LOST, 12_900))
         shop.sandbox.fault("status", status=503, times=None, order_id=AWAY)
         shop.sandbox.fault("status", status=503, times=3, order_id=AWAY, method="GET")
         shop.ship(("203", AWAY, 25_900))
@@ -140,11 +141,14 @@ def _admin(folder: Path, browser: Browser) -> None:
         _picture(page, "admin-list")
         page.goto(shop.place(AWAY))
         _picture(page, "admin-command")
-        for verb in ("retry", "amend"):
-            page.goto(shop.place(AWAY))
-            page.click(f"input[value='{verb.title()} …']")
-            page.fill("#id_why", "Klarna says that it is back")
-            _picture(page, f"admin-{verb}")
+        page.click("input[value='Retry …']")
+        page.fill("#id_why", "Klarna says that it is back")
+        _picture(page, "admin-retry")
+        page.goto(shop.place(TOO_MUCH))
+        page.click("input[value='Amend …']")
+        page.fill("#id_amended", page.input_value("#id_amended").replace("900000", "90000"))
+        page.fill("#id_why", "the parcel was worth 900.00, not 9000.00")
+        _picture(page, "admin-amend")
 
 
 def _picture(page: Page, name: str) -> None:

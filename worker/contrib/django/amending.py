@@ -37,8 +37,8 @@ class Amendment(Reason):
         label="New command",
         widget=forms.Textarea(attrs={"rows": 12, "cols": 80, "spellcheck": "false", "class": "post-purchase-json"}),
         help_text=(
-            "As a line of `post-purchase enqueue`. What else the old one carried, such as order lines, is not filled "
-            "in, because it may be somebody's address: add what the new one needs."
+            "As JSON, with the fields that post-purchase enqueue takes. What else the old one carried, such as order "
+            "lines or an address, is not filled in: add what the new one needs."
         ),
     )
     field_order = ("amended", "why")
