@@ -312,10 +312,10 @@ class CommandAdmin(_WithVerbs):
 
     @admin.display(description="created at, age")
     def asked_at(self, command: Command) -> str:
-        """When it was enqueued, to the second, and how long it took, or has been taking."""
+        """When it was enqueued, and how long it took, or has been taking."""
         age = _duration((command.finalized_at or timezone.now()) - command.created_at)
 
-        return format_html(_TWO_LINES, f"{timezone.localtime(command.created_at):%Y-%m-%d %H:%M:%S}", age)
+        return format_html(_TWO_LINES, f"{timezone.localtime(command.created_at):%Y-%m-%d %H:%M}", age)
 
     @admin.display(description="kind, account")
     def what(self, command: Command) -> str:
