@@ -49,8 +49,7 @@ class Amendment(Reason):
         Raises:
             ValidationError: It is none; the sentence says why.
         """
-        # The command line is loaded only where it is needed: a web process starts without it.
-        from ...cli.lines import BadLine, Line, read_lines  # noqa: PLC0415
+        from ...cli.lines import BadLine, Line, read_lines  # noqa: PLC0415  # a web process starts without it
 
         # A line break within JSON is only for the eye; those within texts are escaped.
         text = self.cleaned_data["amended"].replace("\r", " ").replace("\n", " ")
