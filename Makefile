@@ -12,7 +12,7 @@ PIP := $(VENV)/bin/python -m pip --quiet --quiet --disable-pip-version-check
 STAMP := $(VENV)/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help install run serve test test-fast smoke check format wheel clean
+.PHONY: help install run serve test test-fast hosts smoke check format wheel clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,10 +26,13 @@ serve: $(STAMP)  ## the same, but it keeps running, with Flower at the address i
 	@$(VENV)/bin/python examples/run.py --serve
 
 test: $(STAMP)  ## all tests, on a real PostgreSQL and a real broker it starts itself
-	@$(VENV)/bin/python -m pytest -m "not docker"
+	@$(VENV)/bin/python -m pytest -m "not docker and not hosts"
 
 test-fast: $(STAMP)  ## the tests that start no servers
 	@$(VENV)/bin/python -m pytest -m "not slow"
+
+hosts: $(STAMP)  ## the wheel in both host projects, on every Python that is found; takes minutes and needs a package index
+	@$(VENV)/bin/python -m pytest -m hosts --durations=0 --durations-min=1 tests/hosts
 
 smoke: $(STAMP)  ## the image and docker-compose.yml, really built and brought up; needs a Docker engine
 	@$(VENV)/bin/python -m pytest -m docker tests/containers

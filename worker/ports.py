@@ -134,7 +134,8 @@ class Account:
 class NewCommand:
     """A command to store. `due_at` None means now; `published` that its message follows the commit at once.
 
-    One that amends another has the other's id in `replaces`, and in `turn` the other's place within the order.
+    One that amends another has the other's id in `replaces`, in `turn` the other's place within the order, and in
+    `tell_at` whether the host waits to be told of the other's end.
     """
 
     id: UUID
@@ -152,6 +153,7 @@ class NewCommand:
     published: bool
     replaces: UUID | None = None
     turn: int | None = None
+    tell_at: datetime | None = None
     trace_context: Mapping[str, str] | None = None
 
 

@@ -1,7 +1,7 @@
-"""Make the pictures of docs/flower.md: `python tests/browser/screenshots.py`, from the checkout.
+"""Make the pictures of docs/flower.md and docs/django.md: `python tests/browser/screenshots.py`, from the checkout.
 
-A real run with real faults and the real waits, looked at with a real Chromium. It takes less than a minute. Look at
-every picture before it is committed.
+Real runs with real faults, Flower's with the real waits, looked at with a real Chromium. It takes two minutes; with
+`flower` or `admin` it makes only those. Look at every picture before it is committed.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT))
 
+from tests.browser.shop import shop_stage  # noqa: E402  # the same
 from tests.browser.stage import Stage, chromium, stage, until  # noqa: E402  # found by the line above
-from worker import Capture, Refund  # noqa: E402  # the same
+from worker import Capture, Refund, TriggerSendOut  # noqa: E402  # the same
 
 IMAGES = CHECKOUT / "docs" / "images"
 
+TOO_MUCH = "c205e832-63cb-5a72-afbc-4646dfef25ba"
 AWAY = "4ba29b50-be7b-44f5-a492-113e6a865e22"
 PARCELS = "68000bbc-779e-5d56-a405"
 LOST = "9a5627de-b32a-5943-976c-662e9bc5cc30"
@@ -29,9 +31,18 @@ SLOW = "3a40d89d-93dd-5342-9220-969a1a5760fe"
 
 
 def main() -> None:
-    """Let everything go wrong that a person may see, and take the pictures."""
+    """Take the pictures that are asked for."""
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, stage(Path(folder)) as on, chromium() as browser:
+    pictures = {"flower": _flower, "admin": _admin}
+    with chromium() as browser:
+        for name in sys.argv[1:] or pictures:
+            with tempfile.TemporaryDirectory() as folder:
+                pictures[name](Path(folder), browser)
+
+
+def _flower(folder: Path, browser: Browser) -> None:
+    """Let everything go wrong that a person may see in Flower, and take the pictures."""
+    with stage(folder) as on:
         context = browser.new_context(
             http_credentials={"username": on.user, "password": on.password},
             viewport={"width": 1640, "height": 760},
@@ -42,8 +53,8 @@ def main() -> None:
         _take(on, page)
 
 
-def _capture(order_id: str, reference: str, *, amount: int = 1000, keyed: bool = True) -> Capture:
-    return Capture(account="klarna-eu", order_id=order_id, amount=amount, reference=reference, keyed=keyed)
+def _capture(order_id: str, reference: str, *, amount: int = 1000) -> Capture:
+    return Capture(account="klarna-eu", order_id=order_id, amount=amount, reference=reference)
 
 
 def _happen(on: Stage, page: Page) -> None:
@@ -51,10 +62,10 @@ def _happen(on: Stage, page: Page) -> None:
     _seen(on, page, "50 commands", "SUCCESS")
     on.enqueue(Refund(account="klarna-eu", order_id=f"{PARCELS}-000000000007", amount=500, reference="return-7"))
     _seen(on, page, "refund klarna-eu 68000bbc… try 1", "SUCCESS")
-    on.enqueue(_capture("c205e832-63cb-5a72-afbc-4646dfef25ba", "more than the order", amount=900_000))
+    on.enqueue(_capture(TOO_MUCH, "more than the order", amount=900_000))
     _seen(on, page, "capture klarna-eu c205e832… try 1", "SUCCESS")
     on.sandbox.fault("drop_reply", order_id=LOST)
-    on.enqueue(_capture(LOST, "a reply lost, and no key", keyed=False))
+    on.enqueue(TriggerSendOut(account="klarna-eu", order_id=LOST, capture_id="capture-1", keyed=False))
     until(lambda: {"refused", "not_safe_to_retry"} == {reason for _, reason in on.tickets()}, tell=on.worker_log)
     on.sandbox.fault("delay", order_id=SLOW, seconds=20)
     on.enqueue(_capture(SLOW, "a worker that dies"))
@@ -105,6 +116,39 @@ def _take(on: Stage, page: Page) -> None:
     page.set_viewport_size({"width": 1000, "height": 340})
     page.goto(f"{on.flower}/broker")
     _picture(page, "flower-broker")
+
+
+def _admin(folder: Path, browser: Browser) -> None:
+    """Let a night pass in a shop on Django, and look at its admin in the morning."""
+    with shop_stage(folder) as shop:
+        context = browser.new_context(
+            http_credentials={**shop.flower_user, "origin": shop.flower},
+            viewport={"width": 1500, "height": 620},
+            reduced_motion="reduce",
+        )
+        page = context.new_page()
+        shop.ship(*[(f"10{number}", f"{PARCELS}-{number:012d}", 4_990 + 1_000 * number) for number in range(6)])
+        shop.ship(("201", TOO_MUCH, 900_000), ("202", LOST, 12_900))
+        shop.sandbox.fault("status", status=503, times=None, order_id=AWAY)
+        shop.sandbox.fault("status", status=503, times=3, order_id=AWAY, method="GET")
+        shop.ship(("203", AWAY, 25_900))
+        until(lambda: shop.states(AWAY)[1] == "escalated", within=90, tell=shop.worker_log)
+        shop.sandbox.fault("status", status=503, times=None, order_id=SLOW)
+        shop.ship(("204", SLOW, 7_490))
+        until(lambda: shop.attempts(SLOW) == 2, tell=shop.worker_log)
+        shop.sign_in(page)
+        page.goto(f"{shop.admin}/post_purchase/command/")
+        _picture(page, "admin-list")
+        page.goto(shop.place(AWAY))
+        _picture(page, "admin-command")
+        page.click("input[value='Retry …']")
+        page.fill("#id_why", "Klarna says that it is back")
+        _picture(page, "admin-retry")
+        page.goto(shop.place(TOO_MUCH))
+        page.click("input[value='Amend …']")
+        page.fill("#id_amended", page.input_value("#id_amended").replace("900000", "90000"))
+        page.fill("#id_why", "the parcel was worth 900.00, not 9000.00")
+        _picture(page, "admin-amend")
 
 
 def _picture(page: Page, name: str) -> None:

@@ -138,13 +138,13 @@ def stage(folder: Path, **changes: str) -> Iterator[Stage]:
         services = Services(load(environ=environment))
         stack.callback(services.close)
         migrate.upgrade(services.store.engine, migrations_dir())
-        port = _free_port()
+        port = free_port()
         # Flower first, so that it misses nothing.
         arguments = ("-m", "worker.cli", "flower", f"--port={port}", f"--folder={folder / 'flower'}")
-        stack.enter_context(_process("flower", *arguments, folder=folder, environment=environment))
-        until(lambda: _accepts(port), tell=(folder / "flower.log").read_text)
+        stack.enter_context(process("flower", *arguments, folder=folder, environment=environment))
+        until(lambda: accepts(port), tell=(folder / "flower.log").read_text)
         arguments = ("-m", "celery", "--app", "worker", "worker", "--hostname", "celery@shop", "--loglevel", "INFO")
-        worker = stack.enter_context(_process("worker", *arguments, folder=folder, environment=environment))
+        worker = stack.enter_context(process("worker", *arguments, folder=folder, environment=environment))
         until(lambda: " ready." in (folder / "worker.log").read_text(), tell=(folder / "worker.log").read_text)
 
         yield Stage(
@@ -159,9 +159,10 @@ def stage(folder: Path, **changes: str) -> Iterator[Stage]:
 
 
 @contextmanager
-def _process(
-    name: str, *arguments: str, folder: Path, environment: dict[str, str]
+def process(
+    name: str, *arguments: str, folder: Path, environment: dict[str, str], cwd: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python process that ends with the block; what it says is in the folder."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("POST_PURCHASE_", "FLOWER_"))
     }
@@ -169,7 +170,7 @@ def _process(
         process = subprocess.Popen(
             [sys.executable, *arguments],
             env={**inherited, "PYTHONPATH": str(CHECKOUT), **environment},
-            cwd=folder,
+            cwd=cwd or folder,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -185,12 +186,12 @@ def _process(
             process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.browser.stage import until
-from worker import Capture
+from worker import Capture, TriggerSendOut
 from worker.domain.errors import InvalidCommand
 
 AWAY = "4ba29b50-be7b-44f5-a492-113e6a865e22"
@@ -116,11 +116,11 @@ def test_a_retry_is_shown_as_scheduled_with_its_time(on_stage, row, details):
 def test_an_escalation_is_shown_with_its_ticket(on_stage, row, details):
     """The ticket is where the work goes on."""
     on_stage.sandbox.fault("drop_reply", order_id=LOST)
-    on_stage.enqueue(Capture(account="klarna-eu", order_id=LOST, amount=1000, reference="lost", keyed=False))
+    on_stage.enqueue(TriggerSendOut(account="klarna-eu", order_id=LOST, capture_id="capture-1", keyed=False))
     until(on_stage.tickets, tell=on_stage.worker_log)
     [(ticket_id, reason)] = on_stage.tickets()
 
-    given_up = row("capture klarna-eu 9a5627de… try 1 of 4", "SUCCESS").inner_text()
+    given_up = row("trigger_send_out klarna-eu 9a5627de… try 1 of 4", "SUCCESS").inner_text()
     told = details(row(f"ticket {ticket_id}", "told: "))
 
     assert "not_safe_to_retry" == reason

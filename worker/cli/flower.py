@@ -68,10 +68,14 @@ def flower(
     if find_spec("flower") is None:
         raise BadInput(["Flower is not installed: pip install 'post-purchase-worker[flower]'"])
     told = invocation(ctx)
-    told.settings()  # what is wrong with them is better said here than in Celery's words
+    broker = told.settings().broker  # what is wrong with them is better said here than in Celery's words
     if told.profile is not None:
         os.environ[PROFILE_NAME] = told.profile
     os.environ |= {environment_name(tuple(name.split("."))): text for name, text in told.given}
+    # What a host's own settings say is known to this process, not to the one that it becomes.
+    os.environ[environment_name(("broker", "url"))] = broker.url
+    if broker.key_prefix is not None:
+        os.environ[environment_name(("broker", "key_prefix"))] = broker.key_prefix
     os.environ[BASIC_AUTH] = basic_auth(folder)
     options = (f"--conf={_CONFIG}", f"--address={address}", f"--port={port}", f"--db={folder / 'flower.db'}")
     os.execv(  # noqa: S606  # our own interpreter, and no shell

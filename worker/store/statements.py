@@ -132,7 +132,7 @@ def _insert_commands(dialect: str, clock: Clock, published_for: timedelta, *, te
         "published_until": case(
             (bindparam("published", type_=Boolean()), clock.expression(dialect, plus=published_for)), else_=None
         ),
-        "tell_at": now if tells_host else None,
+        "tell_at": func.coalesce(bindparam("tell_from", type_=UtcDateTime()), now if tells_host else None),
     }
 
     return (
@@ -1459,6 +1459,7 @@ def _new_row(new: NewCommand) -> dict[str, Any]:
         "throttles": 0,
         "in_doubt": False,
         "not_before": new.due_at,
+        "tell_from": new.tell_at,
         "published": new.published,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,11 +13,14 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from worker import Capture
+from worker import AddCaptureShippingInfo, Capture
 from worker.contrib.django import admin, enqueue
 from worker.contrib.django.models import Action, Command, ReadOnly
+from worker.contrib.django.verbs import VERBS, permission
 
 LIST = "/admin/post_purchase/command/"
+
+PARCEL = {"tracking_number": "PX-1", "shipping_company": "Post"}
 
 #: What a browser would run if it were not shown as text.
 MARKUP = "<script>alert(1)</script>&amp;\"'"
@@ -56,10 +60,12 @@ def act(browser, verb, *ids, **more):
     return browser.post(LIST, {"action": verb, "_selected_action": [str(each) for each in ids], "index": "0", **more})
 
 
-def confirm(browser, verb, *ids, why="seen in the portal", **more):
+def confirm(browser, verb, *ids, why="seen in the portal", headers=None, follow=False, **more):
     selected = [str(each) for each in ids]
 
-    return browser.post(LIST, {"action": verb, "_selected_action": selected, "confirmed": "yes", "why": why, **more})
+    given = {"action": verb, "_selected_action": selected, "confirmed": "yes", "why": why, **more}
+
+    return browser.post(LIST, given, headers=headers, follow=follow)
 
 
 def test_the_list_shows_how_a_command_stands(shop, chief):
@@ -84,8 +90,9 @@ def test_a_page_of_one_command_shows_its_attempts_tickets_and_actions(shop, chie
     )
     shop.escalate()
     shop.execute(
-        "INSERT INTO post_purchase_ticket (id, account, reason, state, desk, external_ref, opened_at, tries) "
-        "SELECT id, account, 'ladder_exhausted', 'open', 'log', 'T-42', created_at, 0 FROM post_purchase_command"
+        "INSERT INTO post_purchase_ticket "
+        "(id, account, reason, is_incident, state, desk, external_ref, opened_at, tries) "
+        "SELECT id, account, 'ladder_exhausted', false, 'open', 'log', 'T-42', created_at, 0 FROM post_purchase_command"
     )
     shop.execute(
         "INSERT INTO post_purchase_ticket_command (ticket_id, command_id, linked_at) "
@@ -133,6 +140,140 @@ def test_a_verb_asks_for_a_reason_and_records_who(shop, chief, verb):
     assert (verb, "chief", "seen in the portal") == (action.verb, action.by, action.why)
 
 
+def amended(**fields):
+    return json.dumps({"kind": "capture", "account": "klarna-eu", "order_id": "order-1", "amount": 900, **fields})
+
+
+def test_amend_is_asked_with_what_is_known(shop, chief):
+    """Whoever has to type an order id by night mistypes it; what may be somebody's address is not repeated."""
+    shoe = {"name": "Shoe", "quantity": 1, "unit_price": 1000, "total_amount": 1000}
+    enqueued = enqueue(capture(order_lines=[shoe], keyed=False))
+    shop.escalate()
+
+    asked = act(chief, "amend", enqueued.id)
+
+    known = {"kind": "capture", "account": "klarna-eu", "order_id": "order-1", "reference": "parcel-1", "amount": 1000}
+    assert {**known, "keyed": False} == json.loads(asked.context["form"].initial["amended"])
+    assert "Shoe" not in asked.content.decode()
+
+
+def test_amend_is_asked_with_the_capture_that_a_command_is_about(shop, chief):
+    """The one id that leads to the right parcel."""
+    enqueued = enqueue(
+        AddCaptureShippingInfo(account="klarna-eu", order_id="order-1", capture_id="capture-7", shipping_info=[PARCEL])
+    )
+    shop.escalate()
+
+    asked = act(chief, "amend", enqueued.id)
+
+    known = {
+        "kind": "add_capture_shipping_info",
+        "account": "klarna-eu",
+        "order_id": "order-1",
+        "capture_id": "capture-7",
+    }
+    assert known == json.loads(asked.context["form"].initial["amended"])
+
+
+def test_amend_replaces_an_escalated_command(shop, chief):
+    """The parcel held less than was asked for: the new amount goes out in the old one's place, and it is known why."""
+    enqueued = enqueue(capture())
+    shop.escalate()
+
+    answer = confirm(chief, "amend", enqueued.id, amended=amended(reference="parcel-1"), follow=True)
+    old, new = Command.objects.order_by("id")
+    shown = chief.get(page(new.id)).content.decode()
+
+    assert ("cancelled", "pending", 900) == (old.state, new.state, new.amount)
+    assert (enqueued.id, old.seq) == (new.replaces, new.turn)
+    assert page(new.id) in answer.content.decode()
+    assert page(old.id) in shown
+    (action,) = Action.objects.all()
+    assert ("amend", "chief", "seen in the portal", old.id) == (action.verb, action.by, action.why, action.command_id)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "This field is required"),
+        ("{", "is not valid JSON"),
+        ("[]", "is not a JSON object"),
+        (amended(amount="9"), "amount: must be a whole number"),
+        (amended(amuont=9), "amuont: is not a field here; did you mean"),
+        (amended(order_id="order-2"), "its order_id is &#x27;order-1&#x27;, and an amended command keeps it"),
+        (amended(account="klarna-uk"), "configured are: bluesnap-us, klarna-eu"),
+        (amended(reference=f"{MARKUP}\n"), "reference: may hold no control characters"),
+        (amended() + amended(), "is not valid JSON"),
+    ],
+)
+def test_an_amendment_that_cannot_be_is_refused_on_its_page(shop_on_sqlite, chief, given, said):
+    """What was typed is still there to be mended, and nothing has happened."""
+    enqueued = enqueue(capture())
+    shop_on_sqlite.escalate()
+
+    answer = confirm(chief, "amend", enqueued.id, amended=given)
+
+    assert 200 == answer.status_code
+    assert said in answer.content.decode()
+    assert given == answer.context["form"]["amended"].value()
+    assert ["escalated"] == shop_on_sqlite.seen("state")
+    assert 0 == Action.objects.count()
+
+
+def test_a_command_that_may_be_there_is_not_amended(shop, chief):
+    """Its money may have moved; a second command would move it again."""
+    enqueued = enqueue(capture())
+    shop.execute("UPDATE post_purchase_command SET claims = 1, attempts = 1, first_sent_at = created_at")
+    shop.escalate()
+
+    answer = confirm(chief, "amend", enqueued.id, amended=amended())
+
+    assert "it is not known to be absent at the provider" in answer.content.decode()
+    assert ["escalated"] == shop.seen("state")
+
+
+def test_another_amendment_of_the_same_command_is_refused(shop, chief):
+    """Two people at one ticket would otherwise capture twice."""
+    enqueued = enqueue(capture())
+    shop.execute("UPDATE post_purchase_command SET state = 'rejected', finalized_at = created_at")
+    confirm(chief, "amend", enqueued.id, amended=amended())
+
+    again = confirm(chief, "amend", enqueued.id, amended=amended())
+    other = confirm(chief, "amend", enqueued.id, amended=amended(amount=800))
+
+    assert 302 == again.status_code
+    assert "differs in captured_amount" in other.content.decode()
+    assert ["pending", "rejected"] == sorted(shop.seen("state"))
+
+
+def test_amend_takes_one_command_at_a_time(shop, chief):
+    """One new command cannot take the place of two."""
+    first, second = enqueue(capture()), enqueue(capture(reference="parcel-2"))
+    shop.escalate()
+
+    answer = act(chief, "amend", first.id, second.id)
+
+    assert 302 == answer.status_code
+    assert "tick a single one" in chief.get(LIST).content.decode()
+
+
+def test_a_command_that_is_read_back_shows_what_was_read(shop, chief):
+    """What was there decides whether to resolve, retry or amend."""
+    enqueued = enqueue(capture())
+    purpose = json.dumps({"purpose": "recheck", "reason": "ladder_exhausted"})
+    shop.execute("UPDATE post_purchase_command SET claims = 1, absent_at = created_at, read_back = :of", of=purpose)
+    shop.execute(
+        "INSERT INTO post_purchase_reading SELECT id, 1, 'recheck', 'absent', 'no capture of 1000 there', created_at "
+        "FROM post_purchase_command"
+    )
+
+    shown = chief.get(page(enqueued.id)).content.decode()
+
+    assert "What was read at the provider" in shown
+    assert "no capture of 1000 there" in shown
+    assert '<div class="readonly">recheck</div>' in shown
+
+
 @pytest.mark.parametrize("why", ["", "   "])
 def test_without_a_reason_nothing_is_done(shop, chief, why):
     """A reason that may be left out is left out."""
@@ -164,7 +305,7 @@ def test_a_refused_verb_says_why_and_holds_back_no_other(shop, chief):
     answer = confirm(chief, "retry", first.id, second.id, follow="")
     said = chief.get(answer.url).content.decode()
 
-    assert "only an escalated command can be retried" in said
+    assert "only an escalated command can take this verb" in said
     assert "Retry: 1 command" in said
     assert ["pending", "pending"] == shop.seen("state")
 
@@ -220,15 +361,47 @@ def test_models_refuse_to_be_written(shop):
     assert ["capture"] == shop.seen("kind")
 
 
-def test_another_sites_form_is_refused(shop, signed_in):
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_a_form_without_its_token_is_refused(shop_on_sqlite, signed_in, verb):
     """A page elsewhere could otherwise have an operator's browser take payments back."""
     enqueued = enqueue(capture())
+    shop_on_sqlite.escalate()
+    browser = signed_in("view_command", permission(verb), checks_csrf=True)
+
+    answers = [act(browser, verb, enqueued.id), confirm(browser, verb, enqueued.id, amended=amended())]
+
+    assert [403, 403] == [each.status_code for each in answers]
+    assert ["escalated"] == shop_on_sqlite.seen("state")
+
+
+@pytest.mark.parametrize(("origin", "status"), [("https://elsewhere.example", 403), ("http://testserver", 302)])
+def test_another_sites_form_is_refused_even_with_a_token(shop_on_sqlite, signed_in, origin, status):
+    """A token may leak; where a request comes from is said by the browser."""
+    enqueued = enqueue(capture())
     browser = signed_in("view_command", "cancel_command", checks_csrf=True)
+    token = browser.get(LIST).context["csrf_token"]
 
-    answer = confirm(browser, "cancel", enqueued.id)
+    answer = confirm(browser, "cancel", enqueued.id, csrfmiddlewaretoken=str(token), headers={"Origin": origin})
 
-    assert 403 == answer.status_code
-    assert ["pending"] == shop.seen("state")
+    assert status == answer.status_code
+    assert ["pending" if status == 403 else "cancelled"] == shop_on_sqlite.seen("state")
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
+def test_no_verb_without_its_permission(shop_on_sqlite, signed_in, verb):
+    """Neither the page that asks nor the answer to it, whoever knows how to write the request by hand."""
+    enqueued = enqueue(capture())
+    shop_on_sqlite.escalate()
+    others = [permission(each) for each in VERBS if each != verb]
+    browser = signed_in("view_command", *others)
+
+    act(browser, verb, enqueued.id)
+    confirm(browser, verb, enqueued.id, amended=amended())
+    offered = browser.get(page(enqueued.id)).context["verbs"]
+
+    assert ["escalated"] == shop_on_sqlite.seen("state")
+    assert 0 == Action.objects.count()
+    assert verb not in dict(offered)
 
 
 def test_markup_is_shown_as_text(shop, chief):
@@ -238,6 +411,11 @@ def test_markup_is_shown_as_text(shop, chief):
     shop.escalate()
     confirm(chief, "retry", enqueued.id, why=MARKUP)
     shop.escalate()
+    shop.execute(
+        "INSERT INTO post_purchase_reading SELECT id, 1, 'ticket', 'ambiguous', :markup, created_at "
+        "FROM post_purchase_command",
+        markup=MARKUP,
+    )
 
     pages = [
         chief.get(LIST),
@@ -245,6 +423,8 @@ def test_markup_is_shown_as_text(shop, chief):
         chief.get(page(enqueued.id)),
         act(chief, "cancel", enqueued.id),
         confirm(chief, "cancel", enqueued.id, why=""),
+        act(chief, "amend", enqueued.id),
+        confirm(chief, "amend", enqueued.id, amended=MARKUP),
         chief.get("/admin/post_purchase/action/"),
     ]
 

@@ -49,6 +49,20 @@ def test_its_exit_code_rides_along(shop, capsys):
     assert "No such command" in capsys.readouterr().err
 
 
+def test_flower_looks_at_the_projects_broker(shop_on_sqlite, settings_of, tmp_path, monkeypatch):
+    """It becomes another process, which knows nothing of Django: on the wrong broker its list stays empty."""
+    became = []
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.setattr(os, "execv", lambda *_: became.append(dict(os.environ)))
+    settings_of(broker={"url": "redis://127.0.0.1:6399/7", "key_prefix": "shop-7:"})
+
+    call_command("post_purchase", "flower", "--folder", str(tmp_path))
+
+    (environment,) = became
+    assert "redis://127.0.0.1:6399/7" == environment["POST_PURCHASE_BROKER__URL"]
+    assert "shop-7:" == environment["POST_PURCHASE_BROKER__KEY_PREFIX"]
+
+
 @pytest.mark.slow
 def test_manage_py_runs_all_of_it(shop_on, sqlite_url):
     """Options that Django does not know must reach us, and Django's own must not."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from shop import orders
 from shop.models import Order
 
 from worker import Capture
+from worker.config import HostSettings
 from worker.contrib.django import Finished, enqueue, finished, tell_finished
 from worker.ports import Filter
+from worker.wiring import Services
 
 ROOT = Path(__file__).resolve().parents[3]
 HOST = ROOT / "tests" / "hosts" / "django_shop"
@@ -94,6 +97,24 @@ def test_an_end_that_an_operator_makes_is_told_too(shop):
     tell_finished()
 
     assert ["paid"] == states(shop)
+
+
+def test_the_end_of_an_amended_command_is_told_though_another_process_amended_it(shop):
+    """The command line of a machine that knows no Django does not know that anybody waits to be told."""
+    shop.order("1")
+    enqueued = enqueue(capture())
+    shop.escalate()
+    untold = shop.services.settings.model_copy(update={"host": HostSettings(is_told=False)})
+    with closing(Services(untold)) as elsewhere:
+        elsewhere.operator(by="on call", why="too much").amend(enqueued.id, capture(amount=900))
+    told = tell_finished()
+    before = states(shop)
+    shop.execute("UPDATE post_purchase_command SET state = 'succeeded', finalized_at = created_at WHERE amount = 900")
+
+    again = tell_finished()
+
+    assert [1, 1] == [told["told"], again["told"]]
+    assert (["ordered"], ["paid"]) == (before, states(shop))
 
 
 def test_a_shop_that_fails_is_told_again_and_nothing_of_it_stays(shop, monkeypatch):

@@ -7,13 +7,13 @@ and the admin's user is recorded as who did it. Which verb is safe is the servic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any, cast
 from uuid import UUID
 
-from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ChangeList
@@ -28,11 +28,13 @@ from django.utils.html import format_html, format_html_join
 
 from ...domain.errors import PostPurchaseError
 from ...domain.state import FINAL, UNFINISHED, State
-from ...domain.ticket import Reason, TicketState
+from ...domain.ticket import Reason as TicketReason, TicketState
 from ...ports import StoredCommand
 from ...service import inspect
 from ...service.accounts import key_window_left
+from ...service.operate import Operator
 from . import conf
+from .amending import Amendment, Reason, draft
 from .dates import Dates, Period, ids_around, period_of
 from .models import Action, Command, Ticket
 from .verbs import VERBS, permission
@@ -41,6 +43,12 @@ from .verbs import VERBS, permission
 #: end the last pages of a million would read all of it; with one five times as far, a name that one command in 250 has
 #: takes 600 ms, because PostgreSQL walks back along the ids until it has so many.
 MOST = 200
+
+#: The pages' own style, as a static file: a policy against inline styles does not break it.
+STYLE = "post_purchase/admin.css"
+
+_TWO_LINES = '<span class="post-purchase-line">{}</span><span class="post-purchase-line quiet">{}</span>'
+_STATE = '<span class="post-purchase-state {}">{}</span>'
 
 #: How many commands of a ticket are linked on its page.
 _COMMANDS_OF_TICKET = 100
@@ -155,33 +163,62 @@ class _LookOnly(admin.ModelAdmin):
         return False
 
 
-class _Reason(forms.Form):
-    why = forms.CharField(
-        label="Reason",
-        max_length=2_000,
-        widget=forms.Textarea(attrs={"rows": 3, "cols": 80, "autofocus": True}),
-        help_text="Kept with the command, together with your name.",
-    )
-
-
 def _act(verb: str, model_admin: CommandAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
     """Ask for a reason; with one, act on each command by itself: one that is refused does not hold back the others."""
-    form = _Reason(request.POST if "confirmed" in request.POST else None)
+    form = Reason(request.POST if "confirmed" in request.POST else None)
     commands = list(queryset[: model_admin.list_per_page])
-    if form.is_valid():
-        operator = conf.services().operator(by=request.user.get_username(), why=form.cleaned_data["why"])
-        done = 0
-        for command in commands:
-            try:
-                VERBS[verb].run(operator, command.id)
-            except PostPurchaseError as refused:
-                messages.error(request, str(refused))
-            else:
-                done += 1
-        if done:
-            messages.success(request, f"{verb.title()}: {done} command{'s' if done > 1 else ''}")
-        return None
+    if not form.is_valid():
+        return _page(verb, model_admin, request, commands, form)
 
+    operator = _operator(request, form)
+    done = 0
+    for command in commands:
+        try:
+            VERBS[verb].run(operator, command.id)
+        except PostPurchaseError as refused:
+            messages.error(request, str(refused))
+        else:
+            done += 1
+    if done:
+        messages.success(request, f"{verb.title()}: {done} command{'s' if done > 1 else ''}")
+
+    return None
+
+
+def _replace(
+    verb: str, model_admin: CommandAdmin, request: HttpRequest, queryset: QuerySet[Any]
+) -> HttpResponse | None:
+    """Ask for the command that takes the place of one, and for a reason; what is refused is asked for again."""
+    commands = list(queryset[:2])
+    if len(commands) != 1:
+        messages.error(request, f"{verb.title()} takes one command at a time: tick a single one")
+        return None
+    (command,) = commands
+    form = Amendment(
+        request.POST if "confirmed" in request.POST else None,
+        initial={"amended": draft(command)},
+        use_required_attribute=False,
+    )
+    if not form.is_valid():
+        return _page(verb, model_admin, request, commands, form)
+    try:
+        enqueued = VERBS[verb].run(_operator(request, form), command.id, form.cleaned_data["amended"])
+    except PostPurchaseError as refused:
+        form.add_error(None, str(refused))
+        return _page(verb, model_admin, request, commands, form)
+    place = reverse("admin:post_purchase_command_change", args=[enqueued.id])
+    messages.success(request, format_html('{}: <a href="{}">{}</a> takes its place', verb.title(), place, enqueued.id))
+
+    return None
+
+
+def _operator(request: HttpRequest, form: Reason) -> Operator:
+    return conf.services().operator(by=request.user.get_username(), why=form.cleaned_data["why"])
+
+
+def _page(
+    verb: str, model_admin: CommandAdmin, request: HttpRequest, commands: Sequence[Command], form: Reason
+) -> HttpResponse:
     context = {
         **model_admin.admin_site.each_context(request),
         "title": f"{verb.title()} {len(commands)} command{'s' if len(commands) != 1 else ''}",
@@ -191,6 +228,7 @@ def _act(verb: str, model_admin: CommandAdmin, request: HttpRequest, queryset: Q
         "means": VERBS[verb].means,
         "commands": commands,
         "checkbox_name": ACTION_CHECKBOX_NAME,
+        "style": STYLE,
     }
 
     return TemplateResponse(request, "admin/post_purchase/command/act.html", context)
@@ -198,11 +236,15 @@ def _act(verb: str, model_admin: CommandAdmin, request: HttpRequest, queryset: Q
 
 def _action(verb: str) -> Callable[..., Any]:
     def act(model_admin: CommandAdmin, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        return _act(verb, model_admin, request, queryset)
+        answer = _replace if VERBS[verb].takes_command else _act
+
+        return answer(verb, model_admin, request, queryset)
 
     act.__name__ = verb
 
-    return admin.action(permissions=[verb], description=f"{verb.title()} selected commands")(act)
+    which = "the selected command" if VERBS[verb].takes_command else "selected commands"
+
+    return admin.action(permissions=[verb], description=f"{verb.title()} {which}")(act)
 
 
 def _may(verb: str) -> Callable[[Any, HttpRequest], bool]:
@@ -224,19 +266,8 @@ for _verb in VERBS:
 class CommandAdmin(_WithVerbs):
     """Commands: what was asked of the provider, and where it stands."""
 
-    list_display = (
-        "created_at",
-        "kind",
-        "order_id",
-        "reference",
-        "account",
-        "amount",
-        "stands",
-        "in_doubt",
-        "age",
-        "window_left",
-    )
-    list_display_links = ("created_at", "order_id")
+    list_display = ("asked_at", "what", "about", "minor_units", "where")
+    list_display_links = ("asked_at", "about")
     list_filter = (
         _filter("state", lambda: iter([each.value for each in State])),
         _DoubtFilter,
@@ -249,42 +280,95 @@ class CommandAdmin(_WithVerbs):
         "command."
     )
     fieldsets = (
-        (None, {"fields": ("id", "account", "kind", "order_id", "reference", "target", "amount")}),
-        ("Where it stands", {"fields": ("stands", "in_doubt", "failures", "due_at", "lease_until", "finalized_at")}),
-        ("Its key", {"fields": ("idempotency_key", "keyed", "first_sent_at", "window_left")}),
         (
-            "Its rows",
-            {"classes": ("collapse",), "fields": ("created_at", "claims", "attempts", "throttles", "tell_at")},
+            None,
+            {
+                "fields": (
+                    *(("kind", "account"), ("order_id", "reference"), ("amount", "target")),
+                    *(("id", "created_at"), "instead_of"),
+                )
+            },
         ),
+        (
+            "Where it stands",
+            {
+                "fields": (
+                    *(("stands", "failures"), ("due_at", "lease_until")),
+                    *(("being_read", "absent_at"), ("finalized_at", "tell_at")),
+                )
+            },
+        ),
+        ("Its key", {"fields": (("idempotency_key", "keyed"), ("first_sent_at", "window_left"))}),
     )
+
+    class Media:
+        """What Django's own style has no word for."""
+
+        css = MappingProxyType({"all": (STYLE,)})
 
     def get_changelist(self, _request: HttpRequest, **_: Any) -> type[ChangeList]:
         """Dates by id."""
         return _Commands
 
+    @admin.display(description="created at, age")
+    def asked_at(self, command: Command) -> str:
+        """When it was enqueued, and how long it took, or has been taking."""
+        age = _duration((command.finalized_at or timezone.now()) - command.created_at)
+
+        return format_html(_TWO_LINES, f"{timezone.localtime(command.created_at):%Y-%m-%d %H:%M}", age)
+
+    @admin.display(description="kind, account")
+    def what(self, command: Command) -> str:
+        """What it is, and of whom."""
+        return format_html(_TWO_LINES, command.kind, command.account)
+
+    @admin.display(description="order, reference")
+    def about(self, command: Command) -> str:
+        """What people know it by."""
+        return format_html(_TWO_LINES, command.order_id, command.reference or "–")
+
+    @admin.display(description="minor units")
+    def minor_units(self, command: Command) -> str:
+        """The money it moves or sets."""
+        return "–" if command.amount is None else str(command.amount)
+
     @admin.display(description="state")
     def stands(self, command: Command) -> str:
-        """The state, marked where a person is needed."""
-        mark = {"escalated": "errornote", "rejected": "quiet"}.get(command.state, "")
+        """The state, marked where a person is needed; and whether it is known what became of it."""
+        doubt = format_html(_STATE, "doubt", "in doubt") if command.in_doubt else ""
 
-        return format_html('<span class="post-purchase-state {}">{}</span>', mark, command.state)
+        return format_html("{} {}", format_html(_STATE, command.state, command.state), doubt)
 
-    @admin.display(description="age")
-    def age(self, command: Command) -> str:
-        """How long it took, or has been taking."""
-        return _duration((command.finalized_at or timezone.now()) - command.created_at)
+    @admin.display(description="state, key window left")
+    def where(self, command: Command) -> str:
+        """Both in one column, so that the list fits on a screen."""
+        return format_html(_TWO_LINES, self.stands(command), self.window_left(command))
 
-    @admin.display(description="key window left", empty_value="–")
-    def window_left(self, command: Command) -> str | None:
+    @admin.display(description="being read back for")
+    def being_read(self, command: Command) -> str:
+        """What the read-back is for that the workers are at, or are about to begin."""
+        return "–" if command.read_back is None else command.read_back["purpose"]
+
+    @admin.display(description="replaces")
+    def instead_of(self, command: Command) -> str:
+        """The command whose place it takes."""
+        if command.replaces is None:
+            return "–"
+        place = reverse("admin:post_purchase_command_change", args=[command.replaces])
+
+        return format_html('<a href="{}">{}</a>', place, command.replaces)
+
+    @admin.display(description="key window left")
+    def window_left(self, command: Command) -> str:
         """How long it may still be sent under its key."""
         if command.state in FINAL:
-            return None
+            return "–"
         services = conf.services()
         # A row of Django's has the fields that a stored command has.
         stored = cast("StoredCommand", command)
         left = key_window_left(stored, services.accounts, services.fallback, now=timezone.now())
         if left is None:
-            return None
+            return "–"
 
         return _duration(left) if left > timedelta(0) else "closed"
 
@@ -339,9 +423,21 @@ def _shown(object_id: str) -> Mapping[str, Any]:
     services = conf.services()
     try:
         with services.store.read() as transaction:
-            return inspect.show(transaction, UUID(object_id), accounts=services.accounts, fallback=services.fallback)
+            shown = inspect.show(transaction, UUID(object_id), accounts=services.accounts, fallback=services.fallback)
     except (PostPurchaseError, ValueError):
         return {}  # Django says that there is no such command
+
+    return {
+        name: [_timed(each) for each in value] if isinstance(value, list) else value for name, value in shown.items()
+    }
+
+
+def _timed(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Have a line's moments be moments again, for Django to show in the time zone of whoever looks."""
+    return {
+        name: datetime.fromisoformat(value) if value is not None and (name == "at" or name.endswith("_at")) else value
+        for name, value in line.items()
+    }
 
 
 @admin.register(Ticket)
@@ -351,7 +447,7 @@ class TicketAdmin(_LookOnly):
     list_display = ("opened_at", "reason", "account", "state", "desk", "external_ref", "closed_at")
     list_filter = (
         _filter("state", lambda: iter([each.value for each in TicketState])),
-        _filter("reason", lambda: iter([each.value for each in Reason])),
+        _filter("reason", lambda: iter([each.value for each in TicketReason])),
         _filter("account", lambda: iter(sorted(conf.services().accounts))),
     )
     fields = (

@@ -56,6 +56,7 @@ class Command(_ReadOnlyModel):
     keyed = models.BooleanField()
     idempotency_key = models.CharField(max_length=64)
     replaces = models.UUIDField(null=True)
+    turn = models.BigIntegerField(null=True)
     created_at = models.DateTimeField()
     state = models.CharField(max_length=16)
     claims = models.IntegerField()
@@ -66,6 +67,8 @@ class Command(_ReadOnlyModel):
     due_at = models.DateTimeField()
     lease_until = models.DateTimeField(null=True)
     first_sent_at = models.DateTimeField(null=True)
+    read_back = models.JSONField(null=True)
+    absent_at = models.DateTimeField("known to be absent since", null=True)
     finalized_at = models.DateTimeField("final at", null=True)
     tell_at = models.DateTimeField("host is told at", null=True)
 

@@ -7,6 +7,7 @@ SECRET_KEY = os.environ.get("SHOP_SECRET_KEY", "only for tests")
 DEBUG = False
 ALLOWED_HOSTS = ["testserver", "127.0.0.1"]
 ROOT_URLCONF = "shop.urls"
+TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
