@@ -231,7 +231,7 @@ class Workers:
                 self.started.append(
                     subprocess.Popen(
                         [sys.executable, "-m", "celery", "--app", "worker", "worker", *arguments, "--without-gossip"],
-                        env={**inherited, "PYTHONPATH": str(CHECKOUT), **self.environment},
+                        env={**inherited, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]), **self.environment},
                         cwd=self.folder,
                         stdin=subprocess.DEVNULL,
                         stdout=log,

@@ -508,6 +508,7 @@ class Grant:
         later: Seconds from now after which one command each may ask again, soonest first. They hold nothing.
         queue_seconds: How far ahead those who were told to come back to this account's bucket reach.
         cells: Where the slots were taken; for `release`.
+        bucket: What keeps still after a 429: the same for all kinds of the account that share its quota.
     """
 
     want: Want
@@ -515,6 +516,7 @@ class Grant:
     later: tuple[float, ...]
     queue_seconds: float = 0.0
     cells: tuple[int, ...] = field(default=(), repr=False)
+    bucket: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

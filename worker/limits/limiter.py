@@ -117,7 +117,8 @@ class Limiter:
             elif answers is None:
                 grants.append(Grant(want=want, slots=(), later=self._away(want.count)))
             else:
-                grants.append(_granted(want, next(answers)))
+                bucket = self.accounts[want.account].buckets(want.kind)[0].key
+                grants.append(_granted(want, next(answers), bucket=bucket))
 
         return grants
 
@@ -283,7 +284,7 @@ class Limiter:
             )
 
 
-def _granted(want: Want, answer: Mapping[str, Any]) -> Grant:
+def _granted(want: Want, answer: Mapping[str, Any], *, bucket: str) -> Grant:
     # Lua knows no empty list; its JSON calls it an empty object.
     return Grant(
         want=want,
@@ -291,6 +292,7 @@ def _granted(want: Want, answer: Mapping[str, Any]) -> Grant:
         later=tuple(each / 1_000 for each in answer["later"]),
         queue_seconds=answer["queue"] / 1_000,
         cells=tuple(int(each) for each in answer["cells"]),
+        bucket=bucket,
     )
 
 
