@@ -130,7 +130,7 @@ class Traffic:
         admitted, throttled = self.moments(category, account)
         moments, most, begins = sorted([*admitted, *throttled]), 0, 0
         for ends, at in enumerate(moments):
-            while moments[begins] <= at - 1.0:
+            while moments[begins] <= at - 1.0 + 1e-9:
                 begins += 1
             most = max(most, ends - begins + 1)
 

@@ -99,8 +99,10 @@ local function room(level, cell)
     left = math.min(left, math.max(1, math.floor(level.quota)) - window(level.state, cell))
   end
   if level.headroom > 0 then
-    local part = capacity(cell - level.state.anchor, level.rate / CELLS_A_SECOND * (1 - level.headroom))
-    left = math.min(left, part - taken(level.state, 'low', cell))
+    local index, a_cell, part = cell - level.state.anchor, level.rate / CELLS_A_SECOND, 1 - level.headroom
+    local before, after = math.ceil(index * a_cell - HAIR), math.ceil((index + 1) * a_cell - HAIR)
+    local share = math.ceil(after * part - HAIR) - math.ceil(before * part - HAIR)
+    left = math.min(left, share - taken(level.state, 'low', cell))
   end
   return left
 end

@@ -184,6 +184,14 @@ class _Level:
     def capacity(self, cell: int) -> int:
         return _capacity(cell - self.state["anchor"], self.a_cell)
 
+    def _share_of(self, cell: int) -> int:
+        """How many of a cell's slots are not kept: of the slots and not of the time, or a slow rate would lose most."""
+        index = cell - self.state["anchor"]
+        before, after = (math.ceil(each * self.a_cell - _HAIR) for each in (index, index + 1))
+        part = 1 - self.headroom
+
+        return math.ceil(after * part - _HAIR) - math.ceil(before * part - _HAIR)
+
     def begin(self, cell: int) -> None:
         """Let unused slots carry on, and see what is left of those before `cell`."""
         state = self.state
@@ -207,9 +215,7 @@ class _Level:
         if self.depth:
             room = min(room, max(1, math.floor(self.quota)) - _window(self.state, cell))
         if self.headroom > 0:
-            index = cell - self.state["anchor"]
-            share = _capacity(index, self.a_cell * (1 - self.headroom))
-            room = min(room, share - _taken(self.state, "low", cell))
+            room = min(room, self._share_of(cell) - _taken(self.state, "low", cell))
 
         return room
 

@@ -40,7 +40,7 @@ _AHEAD = 0.15
 _TOGETHER = 0.005
 
 #: A slot that was missed by more than this many seconds is somebody else's by the provider's count.
-_MISSED = 0.25
+_MISSED = 0.1
 
 #: So many times the window may wait for slots: with all of a second's worth ahead, one process can use a whole quota.
 _FORESIGHT = 4
@@ -193,6 +193,7 @@ class Admission:
 
     def keep_still(self, held: Held, answer: Answer) -> float:
         """After a 429: put off what waits for its bucket; return for how many seconds that keeps still."""
+        self.learn(held, answer)
         pause = self._limiter.throttled(held.account, _kind(held), observed(answer.headers))
         bucket = self._buckets.get((held.account, _kind(held)), "")
         stopped = self._stop(lambda each: each.held.account == held.account and each.grant.bucket == bucket)
