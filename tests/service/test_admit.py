@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -91,7 +92,7 @@ def test_near_slots_are_waited_for_with_the_lease_in_hand(limited, noted):
 
     moments = sorted(noted.moments.values())
     assert {"succeeded": 8} == states(limited, ids)
-    assert all(later - sooner >= 0.08 for sooner, later in zip(moments[1:], moments[2:], strict=False))
+    assert all(later - sooner >= 0.08 for sooner, later in pairwise(moments[1:]))
     assert moments[-1] <= 1.0
     assert [1] * 8 == [limited.command(each).claims for each in ids]
 

@@ -195,8 +195,12 @@ class Limiter:
             known = self._known.setdefault(bucket, _Known(quota=None))
             known.quota = None if quota < 0 else quota
 
-    def throttled(self, account: str, kind: str, observation: Observation | None) -> float:
+    def throttled(
+        self, account: str, kind: str, observation: Observation | None, *, sent_ago: float = 0.0
+    ) -> float:
         """Keep the bucket still that a 429 came from; return for how many seconds.
+
+        What was sent before the last stillness ended, `sent_ago` seconds, is no reason for a further one.
 
         Where the headers do not tell whose quota was used up, it is the account's own: the others of its acquiring
         partner find out by their own answers, and if they do, each keeps still.
@@ -212,6 +216,7 @@ class Limiter:
             "base": round(self.terms.base * 1_000),
             "cap": round(self.terms.cap * 1_000),
             "chance": self.chance(),
+            "age": round(sent_ago * 1_000),
         }
         reply = self._ask(concerned, order)
         if reply is None:

@@ -65,6 +65,9 @@ _PACE = 50.0
 #: When to come back to a bucket that lets nothing through: a quota of 0 is looked at again after a minute.
 _CLOSED_MS = 60_000
 
+#: A 429 to what was sent so soon after a stillness, and twice as long as that could have been, is one in a row with it.
+_IN_A_ROW_MS = 250
+
 #: Sums of fractions are a hair off; a whole number must not become the next one.
 _HAIR = 1e-6
 
@@ -377,17 +380,22 @@ def _observe(order: Order, states: Sequence[State], now: int) -> Reply:
 
 
 def _throttled(order: Order, states: Sequence[State], now: int) -> Reply:
-    """Keep buckets still; of the many 429s that come in while one keeps still, only the first counts."""
+    """Keep buckets still; a 429 to what was sent before the last stillness ended is told nothing new by it.
+
+    In a row are those of which the next one was sent soon after a stillness: a stray one in the midst of answers that
+    were let through begins anew.
+    """
     waits = []
+    sent = now - order["age"]
     for state in states:
-        if now >= state["until"]:
-            is_in_a_row = now - state["until"] < 2 * state["window"] + 1_000
+        if sent >= state["until"]:
+            is_in_a_row = sent - state["until"] < 2 * state["window"] + _IN_A_ROW_MS
             state["row"] = state["row"] + 1 if is_in_a_row else 1
             wait = partial(back_off, state["row"], base=order["base"], cap=order["cap"])
             state["window"] = wait(chance=1.0)
             state["until"] = math.ceil(now + wait(chance=order["chance"]))
         state["throttled"] += 1
-        waits.append(state["until"] - now)
+        waits.append(max(0, state["until"] - now))
 
     return {"waits": waits}
 

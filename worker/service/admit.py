@@ -86,6 +86,7 @@ class Admission:
         self._begun: dict[UUID, _Waiting] = {}
         self._ready: list[_Waiting] = []
         self._later: list[tuple[Held, float]] = []
+        self._sent_at: dict[UUID, float] = {}
         self._under_way: Counter[str] = Counter()
         self._left_alone: dict[str, float] = {}
         self._buckets: dict[tuple[str, str], str] = {}
@@ -165,6 +166,7 @@ class Admission:
         taken = []
         while self._ready and self._ready[0].at <= now:
             taken.append(heapq.heappop(self._ready).held)
+        self._sent_at |= {each.id: now for each in taken}
 
         return taken
 
@@ -184,6 +186,7 @@ class Admission:
         for each in held:
             self._under_way[each.account] -= 1
             self._begun.pop(each.id, None)
+            self._sent_at.pop(each.id, None)
 
     def learn(self, held: Held, answer: Answer) -> None:
         """Tell the limiter what the headers of an answer say about quotas."""
@@ -194,7 +197,8 @@ class Admission:
     def keep_still(self, held: Held, answer: Answer) -> float:
         """After a 429: put off what waits for its bucket; return for how many seconds that keeps still."""
         self.learn(held, answer)
-        pause = self._limiter.throttled(held.account, _kind(held), observed(answer.headers))
+        sent_ago = self._monotonic() - self._sent_at.get(held.id, self._monotonic())
+        pause = self._limiter.throttled(held.account, _kind(held), observed(answer.headers), sent_ago=sent_ago)
         bucket = self._buckets.get((held.account, _kind(held)), "")
         stopped = self._stop(lambda each: each.held.account == held.account and each.grant.bucket == bucket)
         self._leave_alone(held.account, min(pause, _LEAVE_ALONE))
