@@ -12,10 +12,10 @@ PIP := $(VENV)/bin/python -m pip --quiet --quiet --disable-pip-version-check
 STAMP := $(VENV)/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help install run serve test test-fast hosts smoke check format wheel clean
+.PHONY: help install run serve test test-fast hosts smoke bench-limits check format wheel clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install: $(STAMP)  ## build the environment (every other target does it when needed)
 
@@ -36,6 +36,9 @@ hosts: $(STAMP)  ## the wheel in both host projects, on every Python that is fou
 
 smoke: $(STAMP)  ## the image and docker-compose.yml, really built and brought up; needs a Docker engine
 	@$(VENV)/bin/python -m pytest -m docker tests/containers
+
+bench-limits: $(STAMP)  ## how well the provider's quotas are used and kept, with charts; BENCH="--short" for a minute of it
+	@$(VENV)/bin/python -m bench.limits $(BENCH)
 
 check: $(STAMP)  ## format, lint, types, import contracts, docstrings of tests; lists long bodies to look at
 	$(VENV)/bin/python -m ruff format --check .
@@ -79,5 +82,5 @@ $(STAMP): pyproject.toml constraints.txt
 	echo "Building $(VENV) with $$("$$fit" --version) …"; \
 	"$$fit" -m venv --clear $(VENV)
 	@$(PIP) install --constraint constraints.txt editables hatchling
-	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[embedded,flower,test,dev]'
+	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[embedded,flower,test,bench,dev]'
 	@touch $@

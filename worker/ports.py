@@ -541,6 +541,7 @@ class Grant:
         later: Seconds from now after which one command each may ask again, soonest first. They hold nothing.
         queue_seconds: How far ahead those who were told to come back to this account's bucket reach.
         cells: Where the slots were taken; for `release`.
+        bucket: What keeps still after a 429: the same for all kinds of the account that share its quota.
     """
 
     want: Want
@@ -548,6 +549,7 @@ class Grant:
     later: tuple[float, ...]
     queue_seconds: float = 0.0
     cells: tuple[int, ...] = field(default=(), repr=False)
+    bucket: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -593,8 +595,8 @@ class RateLimiter(Protocol):
     def observe(self, account: str, kind: str, observation: Observation) -> None:
         """Take note of what the quota headers of an answer said; costs nothing when that is known."""
 
-    def throttled(self, account: str, kind: str, observation: Observation | None) -> float:
-        """Keep the bucket still that a 429 came from; return for how many seconds."""
+    def throttled(self, account: str, kind: str, observation: Observation | None, *, sent_ago: float = 0.0) -> float:
+        """Keep the bucket still that a 429 came from, to a request sent so long ago; return for how many seconds."""
 
     def snapshot(self) -> Sequence[BucketLine]:
         """Show every bucket of the configured accounts.

@@ -117,7 +117,8 @@ class Limiter:
             elif answers is None:
                 grants.append(Grant(want=want, slots=(), later=self._away(want.count)))
             else:
-                grants.append(_granted(want, next(answers)))
+                bucket = self.accounts[want.account].buckets(want.kind)[0].key
+                grants.append(_granted(want, next(answers), bucket=bucket))
 
         return grants
 
@@ -194,8 +195,10 @@ class Limiter:
             known = self._known.setdefault(bucket, _Known(quota=None))
             known.quota = None if quota < 0 else quota
 
-    def throttled(self, account: str, kind: str, observation: Observation | None) -> float:
+    def throttled(self, account: str, kind: str, observation: Observation | None, *, sent_ago: float = 0.0) -> float:
         """Keep the bucket still that a 429 came from; return for how many seconds.
+
+        What was sent before the last stillness ended, `sent_ago` seconds, is no reason for a further one.
 
         Where the headers do not tell whose quota was used up, it is the account's own: the others of its acquiring
         partner find out by their own answers, and if they do, each keeps still.
@@ -211,6 +214,7 @@ class Limiter:
             "base": round(self.terms.base * 1_000),
             "cap": round(self.terms.cap * 1_000),
             "chance": self.chance(),
+            "age": round(sent_ago * 1_000),
         }
         reply = self._ask(concerned, order)
         if reply is None:
@@ -283,7 +287,7 @@ class Limiter:
             )
 
 
-def _granted(want: Want, answer: Mapping[str, Any]) -> Grant:
+def _granted(want: Want, answer: Mapping[str, Any], *, bucket: str) -> Grant:
     # Lua knows no empty list; its JSON calls it an empty object.
     return Grant(
         want=want,
@@ -291,6 +295,7 @@ def _granted(want: Want, answer: Mapping[str, Any]) -> Grant:
         later=tuple(each / 1_000 for each in answer["later"]),
         queue_seconds=answer["queue"] / 1_000,
         cells=tuple(int(each) for each in answer["cells"]),
+        bucket=bucket,
     )
 
 

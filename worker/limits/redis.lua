@@ -3,7 +3,7 @@
 -- brings one.
 
 local CELL_MS, CELLS_A_SECOND = 20, 50
-local ACTIVE_MS, FIRST_MS, CLOSED_MS, SPARE_MS = 2000, 5000, 60000, 60000
+local ACTIVE_MS, FIRST_MS, CLOSED_MS, SPARE_MS, IN_A_ROW_MS = 2000, 5000, 60000, 60000, 250
 local PACE, EAGER, HAIR, CARRIED_CELLS, BOUNDLESS, MOST_DOUBLINGS = 50, 1.1, 1e-6, 2, 1000000000, 30
 
 local order = cjson.decode(ARGV[1])
@@ -99,8 +99,10 @@ local function room(level, cell)
     left = math.min(left, math.max(1, math.floor(level.quota)) - window(level.state, cell))
   end
   if level.headroom > 0 then
-    local part = capacity(cell - level.state.anchor, level.rate / CELLS_A_SECOND * (1 - level.headroom))
-    left = math.min(left, part - taken(level.state, 'low', cell))
+    local index, a_cell, part = cell - level.state.anchor, level.rate / CELLS_A_SECOND, 1 - level.headroom
+    local before, after = math.ceil(index * a_cell - HAIR), math.ceil((index + 1) * a_cell - HAIR)
+    local share = math.ceil(after * part - HAIR) - math.ceil(before * part - HAIR)
+    left = math.min(left, share - taken(level.state, 'low', cell))
   end
   return left
 end
@@ -252,16 +254,16 @@ function verbs.observe(states)
 end
 
 function verbs.throttled(states)
-  local waits = {}
+  local waits, sent = {}, now - order.age
   for index, state in ipairs(states) do
-    if now >= state['until'] then
-      local is_in_a_row = now - state['until'] < 2 * state.window + 1000
+    if sent >= state['until'] then
+      local is_in_a_row = sent - state['until'] < 2 * state.window + IN_A_ROW_MS
       state.row = is_in_a_row and state.row + 1 or 1
       state.window = math.min(order.cap, order.base * 2 ^ math.min(state.row - 1, MOST_DOUBLINGS))
       state['until'] = math.ceil(now + order.chance * state.window)
     end
     state.throttled = state.throttled + 1
-    waits[index] = state['until'] - now
+    waits[index] = math.max(0, state['until'] - now)
   end
   return { waits = waits }
 end

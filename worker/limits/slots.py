@@ -65,6 +65,9 @@ _PACE = 50.0
 #: When to come back to a bucket that lets nothing through: a quota of 0 is looked at again after a minute.
 _CLOSED_MS = 60_000
 
+#: A 429 to what was sent so soon after a stillness, and twice as long as that could have been, is one in a row with it.
+_IN_A_ROW_MS = 250
+
 #: Sums of fractions are a hair off; a whole number must not become the next one.
 _HAIR = 1e-6
 
@@ -184,6 +187,14 @@ class _Level:
     def capacity(self, cell: int) -> int:
         return _capacity(cell - self.state["anchor"], self.a_cell)
 
+    def _share_of(self, cell: int) -> int:
+        """How many of a cell's slots are not kept: of the slots and not of the time, or a slow rate would lose most."""
+        index = cell - self.state["anchor"]
+        before, after = (math.ceil(each * self.a_cell - _HAIR) for each in (index, index + 1))
+        part = 1 - self.headroom
+
+        return math.ceil(after * part - _HAIR) - math.ceil(before * part - _HAIR)
+
     def begin(self, cell: int) -> None:
         """Let unused slots carry on, and see what is left of those before `cell`."""
         state = self.state
@@ -207,9 +218,7 @@ class _Level:
         if self.depth:
             room = min(room, max(1, math.floor(self.quota)) - _window(self.state, cell))
         if self.headroom > 0:
-            index = cell - self.state["anchor"]
-            share = _capacity(index, self.a_cell * (1 - self.headroom))
-            room = min(room, share - _taken(self.state, "low", cell))
+            room = min(room, self._share_of(cell) - _taken(self.state, "low", cell))
 
         return room
 
@@ -371,17 +380,22 @@ def _observe(order: Order, states: Sequence[State], now: int) -> Reply:
 
 
 def _throttled(order: Order, states: Sequence[State], now: int) -> Reply:
-    """Keep buckets still; of the many 429s that come in while one keeps still, only the first counts."""
+    """Keep buckets still; a 429 to what was sent before the last stillness ended is told nothing new by it.
+
+    In a row are those of which the next one was sent soon after a stillness: a stray one in the midst of answers that
+    were let through begins anew.
+    """
     waits = []
+    sent = now - order["age"]
     for state in states:
-        if now >= state["until"]:
-            is_in_a_row = now - state["until"] < 2 * state["window"] + 1_000
+        if sent >= state["until"]:
+            is_in_a_row = sent - state["until"] < 2 * state["window"] + _IN_A_ROW_MS
             state["row"] = state["row"] + 1 if is_in_a_row else 1
             wait = partial(back_off, state["row"], base=order["base"], cap=order["cap"])
             state["window"] = wait(chance=1.0)
             state["until"] = math.ceil(now + wait(chance=order["chance"]))
         state["throttled"] += 1
-        waits.append(state["until"] - now)
+        waits.append(max(0, state["until"] - now))
 
     return {"waits": waits}
 

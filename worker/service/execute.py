@@ -140,6 +140,7 @@ class _Task:
             monotonic=executor.monotonic,
             chance=executor.chance,
         )
+        self.requests: dict[UUID, Request | NotSent | Ambiguous] = {}
         self.sent: dict[UUID, Held] = {}
         self.ended: list[_Ended] = []
         self.trips: list[Trip] = []
@@ -153,8 +154,7 @@ class _Task:
         while self.sent or self.ended or self.admission.waiting or self._may_look():
             if self._may_look():
                 self._look()
-            if due := self.admission.due():
-                self._begin(due, later=())
+            self._begin_due()
             if self.sent:
                 self._collect()
             elif not self.ended and (next_in := self.admission.next_in()) is not None:
@@ -169,26 +169,26 @@ class _Task:
     def _take(self, ids: Sequence[UUID] | None) -> int:
         """Claim commands and begin their calls; return how many were claimed."""
         began = self.x.monotonic()
-        limit = self._room() if ids else min(self._room(), self.admission.appetite)
+        limit = self.limits.window if ids else self._room()
         held = self.x.store.claim(ids, limit=limit, lease=self.limits.lease, without=self.admission.left_alone())
+        self._send_ready()
         for each in held:
             self.lease_ends[each.id] = began + self.limits.lease.total_seconds()
         self.counts["claimed"] += len(held)
         if held:
-            found = self.admission.sort(held)
-            self._begin(found.now, later=found.later)
+            self.admission.sort(held)
 
         return len(held)
 
     def _room(self) -> int:
-        return self.limits.window - len(self.sent) - len(self.ended) - self.admission.waiting
+        return self.admission.appetite(under_way=len(self.sent) + len(self.ended))
 
     def _may_look(self) -> bool:
         """Whether to look for further due rows: there may be some, there is room, and nobody wants us to end."""
         now = self.x.monotonic()
         if self.x.stopping() or now - self.started >= self.limits.pump.total_seconds():
             return False
-        if self.more and self._room() > self.limits.window // 4:
+        if self.more and self._room() > 0:
             return True
 
         is_busy = bool(self.sent) or self.admission.waiting > 0
@@ -199,7 +199,7 @@ class _Task:
         self.looked = self.x.monotonic()
         self.more = False
         try:
-            self.more = self._take(None) > 0
+            self.more = self._take(None) > 0 and not self.admission.is_sated
         except StoreUnavailable as error:
             log.warning("execute.database_away", step="claim", problem=str(error))
         except Exception:
@@ -232,9 +232,22 @@ class _Task:
         began = {each.id for each in opened}
         self.admission.ended(each for each in held if each.read_back is None and each.id not in began)
         self.admission.ended(each for each in held if each.read_back is not None and each.id in kept)
+        begun = [*opened, *(each for each in free if each.read_back is not None)]
+        self.requests |= {each.id: requests[each.id] for each in begun}
+        self.admission.begun(begun)
+        self._send_ready()
         self._follow_up(list(kept.values()), recorded)
-        for each in [*opened, *(each for each in free if each.read_back is not None)]:
-            self._send(each, requests[each.id])
+
+    def _begin_due(self) -> None:
+        """Begin what is due in a moment, and send what is due now."""
+        found = self.admission.due(at_most=self.limits.window - len(self.sent) - len(self.ended))
+        if found.now or found.later:
+            self._begin(found.now, later=found.later)
+        self._send_ready()
+
+    def _send_ready(self) -> None:
+        for each in self.admission.ready():
+            self._send(each, self.requests.pop(each.id))
 
     def _admit(
         self, transaction: Transaction, held: Sequence[Held], requests: Mapping[UUID, Request | NotSent | Ambiguous]
@@ -333,9 +346,7 @@ class _Task:
             return
         pause = 0.0
         if isinstance(outcome, Throttled):
-            pause, stopped = self.admission.keep_still(held, answer)
-            if stopped:
-                self._begin([], later=stopped)
+            pause = self.admission.keep_still(held, answer)
         else:
             self.admission.learn(held, answer)
         self._end(held, outcome, was_repeated=answer.was_repeated, pause=pause)
@@ -343,9 +354,7 @@ class _Task:
     def _stop_sending(self, trip: Trip) -> None:
         """Have the account paused with the next recording, and hand back what waits for its slot."""
         self.trips.append(trip)
-        stopped = self.admission.stop(trip.account)
-        if stopped:
-            self._begin([], later=[(each, 0.0) for each in stopped])
+        self.admission.stop(trip.account)
 
     def _outcome(self, held: Held, answer: Answer | NoAnswer) -> Outcome | Finding:
         provider = self.x.accounts[held.account].provider
@@ -440,6 +449,7 @@ class _Task:
                     self._pause(transaction)
                     decided = [self._decide(each, transaction) for each in ended]
                     recorded = record(transaction, decided, desk=self.x.desk)
+                self._send_ready()
             except StoreUnavailable as error:
                 if self.x.monotonic() > max(self.lease_ends[each.held.id] for each in ended):
                     log.error("execute.not_recorded", commands=len(ended))  # noqa: TRY400  # logged with each try
