@@ -562,9 +562,7 @@ class RateLimiter(Protocol):
     def observe(self, account: str, kind: str, observation: Observation) -> None:
         """Take note of what the quota headers of an answer said; costs nothing when that is known."""
 
-    def throttled(
-        self, account: str, kind: str, observation: Observation | None, *, sent_ago: float = 0.0
-    ) -> float:
+    def throttled(self, account: str, kind: str, observation: Observation | None, *, sent_ago: float = 0.0) -> float:
         """Keep the bucket still that a 429 came from, to a request sent so long ago; return for how many seconds."""
 
     def snapshot(self) -> Sequence[BucketLine]:

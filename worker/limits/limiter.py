@@ -195,9 +195,7 @@ class Limiter:
             known = self._known.setdefault(bucket, _Known(quota=None))
             known.quota = None if quota < 0 else quota
 
-    def throttled(
-        self, account: str, kind: str, observation: Observation | None, *, sent_ago: float = 0.0
-    ) -> float:
+    def throttled(self, account: str, kind: str, observation: Observation | None, *, sent_ago: float = 0.0) -> float:
         """Keep the bucket still that a 429 came from; return for how many seconds.
 
         What was sent before the last stillness ended, `sent_ago` seconds, is no reason for a further one.
