@@ -557,8 +557,9 @@ def markdown(found: Mapping[str, Any]) -> str:
         "",
         (
             f"{known['machine']}; Python {known['python']}; {known['redis']}; PostgreSQL {known['postgresql']}; "
-            f"{', '.join(f'{name} {number}' for name, number in known['packages'].items())}. The provider answers after "
-            f"{known['provider_latency_seconds'] * 1000:g} ms. How to read it: [README](../README.md)."
+            f"{', '.join(f'{name} {number}' for name, number in known['packages'].items())}. "
+            f"The provider answers after {known['provider_latency_seconds'] * 1000:g} ms. "
+            "How to read it: [README](../README.md)."
         ),
     ]
     for name, rows in by_name.items():
@@ -577,7 +578,8 @@ def _steady_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         "",
         (
             "| quotas | processes | captures used | management used | 429 | most in a second, captures | management "
-            "| most of a partner, captures | management | CPU cores: workers / Redis / PostgreSQL | claims a send | load |"
+            "| most of a partner, captures | management | CPU cores: workers / Redis / PostgreSQL | claims a send "
+            "| load |"
         ),
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -602,8 +604,8 @@ def _changed_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         "## The provider halves its quotas, and doubles them again",
         "",
         (
-            "| category | processes | settled after halving | after doubling | 429 before | after halving | after doubling "
-            "| load |"
+            "| category | processes | settled after halving | after doubling | 429 before | after halving "
+            "| after doubling | load |"
         ),
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]

@@ -189,7 +189,7 @@ class _Level:
 
     def _share_of(self, cell: int) -> int:
         """How many of a cell's slots are not kept: of the slots and not of the time, or a slow rate would lose most."""
-        index = cell - self.state["anchor"]
+        index: int = cell - self.state["anchor"]
         before, after = (math.ceil(each * self.a_cell - _HAIR) for each in (index, index + 1))
         part = 1 - self.headroom
 

@@ -148,7 +148,7 @@ class Admission:
         self._ask_anew(now)
         if self._waiting and self._waiting[0].at > now + _SOON:
             return Sorted(now=(), later=())
-        taken = []
+        taken: list[Held] = []
         while len(taken) + len(self._ready) < at_most and self._waiting and self._waiting[0].at <= now + _AHEAD:
             each = heapq.heappop(self._waiting)
             self._begun[each.held.id] = each
