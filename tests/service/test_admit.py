@@ -71,7 +71,7 @@ def noted(limited):
 @pytest.fixture
 def new_admission(limited):
     return lambda: Admission(
-        limited.limiter, limited.accounts, window=200, monotonic=limited.monotonic, chance=lambda: 0.5
+        limited.limiter, limited.breaker, limited.accounts, window=200, monotonic=limited.monotonic, chance=lambda: 0.5
     )
 
 

@@ -191,7 +191,7 @@ class _Level:
         """How many of a cell's slots are not kept: of the slots and not of the time, or a slow rate would lose most."""
         index: int = cell - self.state["anchor"]
         before, after = (math.ceil(each * self.a_cell - _HAIR) for each in (index, index + 1))
-        part = 1 - self.headroom
+        part: float = 1 - self.headroom
 
         return math.ceil(after * part - _HAIR) - math.ceil(before * part - _HAIR)
 
