@@ -63,6 +63,7 @@ class Command(_ReadOnlyModel):
     attempts = models.IntegerField("sends")
     failures = models.IntegerField()
     throttles = models.IntegerField()
+    throttled_at = models.DateTimeField(null=True)
     in_doubt = models.BooleanField()
     due_at = models.DateTimeField()
     lease_until = models.DateTimeField(null=True)
