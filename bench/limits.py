@@ -556,7 +556,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         "# What `make bench-limits` found",
         "",
         (
-            f"{known['machine']}; Python {known['python']}; {known['redis']}; PostgreSQL {known['postgresql']}; "
+            f"The {known['form']} form, on {known['machine']}; Python {known['python']}; {known['redis']}; PostgreSQL {known['postgresql']}; "
             f"{', '.join(f'{name} {number}' for name, number in known['packages'].items())}. "
             f"The provider answers after {known['provider_latency_seconds'] * 1000:g} ms. "
             "How to read it: [README](../README.md)."
@@ -719,7 +719,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with rig(given.latency) as made:
         for name in given.only:
             SCENARIOS[name](made, plan, report)
-        settings = settings_of(made, given.latency)
+        settings = {"form": "short" if given.short else "full", **settings_of(made, given.latency)}
     found = {"settings": settings, "scenarios": report.scenarios}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "limits.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
