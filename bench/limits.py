@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -556,7 +557,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         "# What `make bench-limits` found",
         "",
         (
-            f"{known['machine']}; Python {known['python']}; {known['redis']}; PostgreSQL {known['postgresql']}; "
+            f"The {known['form']} form, on {known['machine']}; Python {known['python']}; {known['redis']}; "
+            f"PostgreSQL {known['postgresql']}; "
             f"{', '.join(f'{name} {number}' for name, number in known['packages'].items())}. "
             f"The provider answers after {known['provider_latency_seconds'] * 1000:g} ms. "
             "How to read it: [README](../README.md)."
@@ -716,10 +718,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     folder = given.results or CHECKOUT / ("build/bench" if given.short else "bench/results")
     report = Report()
+    # A build that gives up must leave no server behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with rig(given.latency) as made:
         for name in given.only:
             SCENARIOS[name](made, plan, report)
-        settings = settings_of(made, given.latency)
+        settings = {"form": "short" if given.short else "full", **settings_of(made, given.latency)}
     found = {"settings": settings, "scenarios": report.scenarios}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "limits.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
