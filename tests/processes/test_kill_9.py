@@ -16,6 +16,8 @@ def test_a_worker_killed_in_the_middle_of_a_batch_loses_and_doubles_nothing(shop
         "LEASE__SECONDS": "5.5",
         "DISPATCH__BATCH_SIZE": "10",
         "RETRY__LADDER_SECONDS": "0.3,1,3",
+        # Without a quota nothing is claimed ahead of its slot, and what is in flight is what the window holds.
+        "ACCOUNTS__KLARNA_EU__RATE_TABLE": "own",
     }
     shop.store(*captures(50))
     doomed = new_worker(**settings)
