@@ -26,7 +26,7 @@ serve: $(STAMP)  ## the same, but it keeps running, with Flower at the address i
 	@$(VENV)/bin/python examples/run.py --serve
 
 test: $(STAMP)  ## all tests, on a real PostgreSQL and a real broker it starts itself
-	@$(VENV)/bin/python -m pytest -m "not docker and not hosts"
+	@$(VENV)/bin/python -m pytest -m "not docker and not hosts" -n 3 --dist loadfile
 
 test-fast: $(STAMP)  ## the tests that start no servers
 	@$(VENV)/bin/python -m pytest -m "not slow"
