@@ -196,8 +196,8 @@ class Rig:
 
     def finish(self) -> dict[str, int]:
         """End the workers; return how many commands are in which state, with their claims and sends."""
-        assert self.services is not None  # noqa: S101  # prepared
-        assert self.workers is not None  # noqa: S101  # prepared
+        assert self.services is not None  # noqa: S101  # it was prepared before
+        assert self.workers is not None  # noqa: S101  # it was prepared before
         self.workers.stop()
         with self.services.store.engine.connect() as connection:
             rows = connection.execute(select(command.c.state, func.count()).group_by(command.c.state))
@@ -209,15 +209,15 @@ class Rig:
 
     def unfinished(self) -> int:
         """How many commands have not ended."""
-        assert self.services is not None  # noqa: S101  # prepared
+        assert self.services is not None  # noqa: S101  # it was prepared before
         statement = select(func.count()).where(command.c.state.not_in(_FINAL))
         with self.services.store.engine.connect() as connection:
             return int(connection.scalar(statement) or 0)
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds that each part has used so far."""
-        assert self.workers is not None  # noqa: S101  # prepared
-        assert self.redis.process is not None  # noqa: S101  # running
+        assert self.workers is not None  # noqa: S101  # it was prepared before
+        assert self.redis.process is not None  # noqa: S101  # it was started before
 
         return {
             "workers": self.workers.cpu_seconds(),

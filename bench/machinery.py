@@ -197,8 +197,8 @@ class Stub:
 
     def ask(self, what: str, **content: object) -> dict[str, Any]:
         """Ask for something below `/-/`."""
-        request = urllib.request.Request(f"{self.url}/-/{what}", data=json.dumps(content).encode())  # noqa: S310  # loopback
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # loopback
+        request = urllib.request.Request(f"{self.url}/-/{what}", data=json.dumps(content).encode())  # noqa: S310  # a loopback address
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # a loopback address
             told: dict[str, Any] = json.load(answer)
 
             return told

@@ -16,7 +16,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     if find_chromium() is None:
         pytest.skip("no Chromium on this machine; on Debian: apt-get install chromium")
@@ -24,7 +24,7 @@ def browser():
         yield browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def on_stage(browser, tmp_path_factory):
     """The whole of it; the first wait, five minutes, outlives the tests, and dispatch takes at once what it is left."""
     changes = {"RETRY__LADDER_SECONDS": "300,301,18000", "DISPATCH__REPUBLISH_SECONDS": "1"}
