@@ -725,6 +725,23 @@ def test_a_transport_that_raises_harms_its_own_command_alone(stage):
     assert (True, 1, "send_failed") == (failed.in_doubt, failed.failures, failed.problem.code)
 
 
+def test_a_bug_in_what_is_begun_next_costs_no_call_in_flight_its_answer(stage):
+    """Money moved behind that answer; what could not be begun is handed back when its lease has run out."""
+    stage.world.fault("delay", seconds=2)
+    first = stage.capture()
+    waiting = stage.capture(due_at=stage.clock.now + timedelta(seconds=1))
+
+    def fail():
+        raise RuntimeError("a bug")
+
+    stage.execute(first, store=Interrupted(stage.store, before="begin", number=2, then=fail))
+
+    assert "succeeded" == stage.command(first).state
+    assert ("executing", 0) == (stage.command(waiting).state.value, stage.command(waiting).attempts)
+    stage.work(LEASE * 2)
+    assert "succeeded" == stage.command(waiting).state
+
+
 # --- processes that die or stand still ---------------------------------------------------------------------
 
 

@@ -242,7 +242,14 @@ class _Task:
         """Begin what is due in a moment, and send what is due now."""
         found = self.admission.due(at_most=self.limits.window - len(self.sent) - len(self.ended))
         if found.now or found.later:
-            self._begin(found.now, later=found.later)
+            try:
+                self._begin(found.now, later=found.later)
+            except Exception:
+                self.admission.ended(found.now)
+                if not (self.sent or self.ended):
+                    raise
+                # A bug in what is begun next must not cost the calls in flight their answers.
+                log.exception("execute.begin_failed")
         self._send_ready()
 
     def _send_ready(self) -> None:
