@@ -307,20 +307,16 @@ class BlueSnap:
                 return None
             path = f"/transactions/{segment(held.kind, 'merchant_transaction_id', name)},{self.merchant_id}"
 
-        return Request(
-            method="GET",
-            url=self._services_url + path,
-            headers=self._headers,
-            body=None,
-            authorization=self._authorization,
-            repeatable=True,
-        )
+        return self._read_of(path)
 
     def probe(self, order_id: str) -> Request:
         """Build the read of a transaction; that there may be none by that id is an answer like any other."""
+        return self._read_of(f"/transactions/{segment('probe', 'order_id', order_id)}")
+
+    def _read_of(self, path: str) -> Request:
         return Request(
             method="GET",
-            url=f"{self._services_url}/transactions/{segment('probe', 'order_id', order_id)}",
+            url=self._services_url + path,
             headers=self._headers,
             body=None,
             authorization=self._authorization,

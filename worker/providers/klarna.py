@@ -180,20 +180,16 @@ class Klarna:
         if held.kind not in LOOKUPS:
             return None
 
-        return Request(
-            method="GET",
-            url=f"{self._orders_url}/{segment(held.kind, 'order_id', held.order_id)}",
-            headers=self._headers,
-            body=None,
-            authorization=self._authorization,
-            repeatable=True,
-        )
+        return self._read_of(held.kind, held.order_id)
 
     def probe(self, order_id: str) -> Request:
         """Build the read of an order."""
+        return self._read_of("probe", order_id)
+
+    def _read_of(self, kind: str, order_id: str) -> Request:
         return Request(
             method="GET",
-            url=f"{self._orders_url}/{segment('probe', 'order_id', order_id)}",
+            url=f"{self._orders_url}/{segment(kind, 'order_id', order_id)}",
             headers=self._headers,
             body=None,
             authorization=self._authorization,
