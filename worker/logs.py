@@ -16,14 +16,14 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Protocol
 
 import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 from structlog.dev import ConsoleRenderer, plain_traceback
-from structlog.processors import JSONRenderer, KeyValueRenderer, StackInfoRenderer, TimeStamper, format_exc_info
+from structlog.processors import KeyValueRenderer, StackInfoRenderer, TimeStamper, format_exc_info
 from structlog.stdlib import BoundLogger, LoggerFactory, PositionalArgumentsFormatter, ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
@@ -49,12 +49,10 @@ def configure(log: LogOptions) -> None:
 
     The last call counts; handlers that others have put on the root logger stay.
     """
+    _FINISH[:] = [redact, *_RENDERERS[log.format]()]
     handler = _StderrHandler()
     handler.setFormatter(
-        ProcessorFormatter(
-            foreign_pre_chain=_CONTEXT,
-            processors=[ProcessorFormatter.remove_processors_meta, redact, *_RENDERERS[log.format]()],
-        )
+        ProcessorFormatter(foreign_pre_chain=_CONTEXT, processors=[ProcessorFormatter.remove_processors_meta, *_FINISH])
     )
     root = logging.getLogger()
     for earlier in [installed for installed in root.handlers if isinstance(installed, _StderrHandler)]:
@@ -67,7 +65,7 @@ def configure(log: LogOptions) -> None:
     logging.captureWarnings(capture=True)
     structlog.configure(
         processors=_CHAIN,
-        logger_factory=LoggerFactory(),
+        logger_factory=_Logger,
         wrapper_class=BoundLogger,
         cache_logger_on_first_use=True,
     )
@@ -111,12 +109,38 @@ class _StderrHandler(logging.Handler):
     """Writes to what stderr is at the time of the line, which a test or a supervisor may have replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a whole line at once, so that the lines of several processes do not run into each other."""
+        """Write a line."""
         try:
-            sys.stderr.write(self.format(record) + "\n")
-            sys.stderr.flush()
+            _write(self.format(record))
         except Exception:  # noqa: BLE001 - as in every handler of the standard library: a lost line stops no payment
             self.handleError(record)
+
+
+class _Logger:
+    """The standard library's logger, but that what is routine takes the short way to stderr.
+
+    A line is written for each attempt, and a record of the standard library costs as much as all the rest of it. What
+    is graver goes through the standard library, where an error reporter may listen.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger, name)
+
+    def info(self, line: str) -> None:
+        """Write a line; one that is lost stops no payment."""
+        with suppress(Exception):
+            _write(line)
+
+    debug = info
+
+
+def _write(line: str) -> None:
+    """Write a whole line at once, so that the lines of several processes do not run into each other."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 # ---------------------------------------------------------------------------------------------------------- rendering
@@ -129,15 +153,25 @@ def _in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
     return leading | {name: value for name, value in event.items() if name not in leading}
 
 
+_STAMP = TimeStamper(fmt="iso", utc=True)
+
+#: Made once: `json.dumps` makes one for every line that is not written by its defaults.
+_ENCODER = json.JSONEncoder(allow_nan=False)
+
+
+def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return _ENCODER.encode(event)
+
+
 def _json() -> list[Processor]:
-    return [_in_order, JSONRenderer(serializer=json.dumps, allow_nan=False)]
+    return [_STAMP, _in_order, _as_json]
 
 
 def _console() -> list[Processor]:
     # https://no-color.org. Plain tracebacks: the pretty ones print the values of local variables, credentials included.
     colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
-    return [ConsoleRenderer(colors=colors, exception_formatter=plain_traceback)]
+    return [_STAMP, ConsoleRenderer(colors=colors, exception_formatter=plain_traceback)]
 
 
 _RENDERERS = {"json": _json, "console": _console}
@@ -147,16 +181,30 @@ _CONTEXT: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
-    TimeStamper(fmt="iso", utc=True),
     StackInfoRenderer(),
     format_exc_info,
 ]
+#: What makes a line of an event, as the last configuration has it.
+_FINISH: list[Processor] = []
+
+
+def _hand_over(logger: WrappedLogger, method: str, event: EventDict) -> Any:
+    """Finish what is routine here; leave the rest to the formatter of whatever handler gets it."""
+    if method not in {"debug", "info"}:
+        return ProcessorFormatter.wrap_for_formatter(logger, method, event)
+    line: Any = event
+    for finish in _FINISH:
+        line = finish(logger, method, line)
+
+    return line
+
+
 #: One object for the life of the process: loggers that have logged once keep it.
 _CHAIN: list[Processor] = [
     structlog.stdlib.filter_by_level,  # first: what is not wanted costs nothing
     PositionalArgumentsFormatter(),
     *_CONTEXT,
-    ProcessorFormatter.wrap_for_formatter,
+    _hand_over,
 ]
 
 
@@ -206,10 +254,13 @@ _CREDENTIALS = (
         rf"\1{MASK}",
     ),
 )
-#: Nearly every text is let go by this one question.
+#: What stands between a telling name and its secret. Nearly every text, such as an id, has none and is let go by this
+#: one question; a line is written for each attempt, and this is most of what it costs.
+_PARTS_A_NAME = re.compile(r"[:=\s]")
 _MAY_HOLD_CREDENTIALS = re.compile(r"(?i)detail:|://|authorization|basic|bearer|pass|secret|token|api[_-]?key")
 #: The same question for numbers: are there as many digits as the shortest card number has?
 _MAY_BE_A_CARD = re.compile(r"[0-9](?:[ -]?[0-9]){12}")
+_SHORTEST_CARD = 13
 _BELOW_ANY_CARD = 10**12
 #: Digits that may be written in groups, and that no letter touches.
 _NUMBER = re.compile(r"(?<![0-9A-Za-z])[0-9]++(?![A-Za-z])(?:[ -][0-9]++(?![A-Za-z]))*+")
@@ -232,13 +283,13 @@ def _redacted_field(name: str, value: object, depth: int) -> Any:
 
 def _redacted(value: object, depth: int) -> Any:
     match value:
+        case str():
+            return _redacted_text(value)
         case None | bool():
             return value
         case int() | float():
             is_plain = abs(value) < _BELOW_ANY_CARD or (math.isfinite(value) and not card_problems(value))
             return value if is_plain else _redacted_text(str(value) if isinstance(value, int) else f"{value:.0f}")
-        case str():
-            return _redacted_text(value)
         case bytes():
             return _redacted_text(value.decode(errors="replace"))
         case _ if depth == 0:
@@ -263,10 +314,10 @@ def _means_a_secret(name: str) -> bool:
 
 
 def _redacted_text(text: str) -> str:
-    if _MAY_HOLD_CREDENTIALS.search(text):
+    if _PARTS_A_NAME.search(text) and _MAY_HOLD_CREDENTIALS.search(text):
         for pattern, replacement in _CREDENTIALS:
             text = pattern.sub(replacement, text)
-    if _MAY_BE_A_CARD.search(text):
+    if len(text) >= _SHORTEST_CARD and _MAY_BE_A_CARD.search(text):
         text = _NUMBER.sub(_masked_card, text)
     return text
 

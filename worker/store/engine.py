@@ -59,8 +59,6 @@ def build_engine(
     if target.get_backend_name() == "sqlite":
         return _sqlite_engine(target, busy_timeout)
 
-    milliseconds = int(statement_timeout.total_seconds() * 1000)
-
     engine = create_engine(
         target,
         hide_parameters=True,  # an answer or a payload is somebody's address
@@ -70,7 +68,7 @@ def build_engine(
         pool_timeout=connect_timeout.total_seconds(),
         connect_args={
             "connect_timeout": max(2, int(connect_timeout.total_seconds())),
-            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} -c timezone=UTC",
+            "options": " ".join(f"-c {name}={value}" for name, value in _session(statement_timeout).items()),
             "application_name": "post-purchase",
         },
     )
@@ -81,6 +79,20 @@ def build_engine(
             context.is_disconnect = True  # the pool asks for the server again, and finds the one that took over
 
     return engine
+
+
+def _session(statement_timeout: timedelta) -> dict[str, object]:
+    """Return PostgreSQL's settings for each of our connections."""
+    milliseconds = int(statement_timeout.total_seconds() * 1000)
+
+    return {
+        "statement_timeout": milliseconds,
+        "lock_timeout": milliseconds,
+        "timezone": "UTC",
+        # A backlog fills faster than statistics follow. Plans from before it, and those of foreign keys are kept for as
+        # long as the connection, would read the whole table for every row.
+        "enable_seqscan": "off",
+    }
 
 
 def _sqlite_engine(target: URL, busy_timeout: timedelta) -> Engine:
@@ -168,6 +180,8 @@ class SqlStore:
         with patience(), self.engine.connect() as connection:
             quiet = connection.execution_options(**{_READS_ONLY: True})
             with quiet.begin():
+                if quiet.dialect.name == "postgresql":
+                    quiet.exec_driver_sql("SET LOCAL enable_seqscan = on")  # what counts all rows does well to
                 yield self.borrow(quiet)
 
     def claim(

@@ -50,6 +50,9 @@ def encode(dialect: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 def _storable(encoded: str) -> str:
     """Put the replacement character for what PostgreSQL refuses in JSON, such as an answer may hold."""
+    if "\\u" not in encoded:
+        return encoded
+
     return _ESCAPED.sub(lambda found: r"\ufffd" if found["refused"] else found[0], encoded)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from sqlalchemy import (
@@ -26,6 +26,7 @@ from sqlalchemy import (
     Integer,
     Select,
     String,
+    Table,
     Update,
     Uuid,
     and_,
@@ -90,6 +91,8 @@ from .schema import (
     ticket,
     ticket_command,
 )
+
+_Inserts = TypeVar("_Inserts", bound=Insert)
 
 _COMMAND_COLUMNS = tuple(command.c)
 _HELD_COLUMNS = (
@@ -278,6 +281,12 @@ def _claim(dialect: str, named: bool, choosy: bool) -> Update:  # noqa: FBT001  
 
 
 @cache
+def _note_attempts(dialect: str) -> Insert:
+    """Write intents."""
+    return _from_rows(insert(attempt), attempt, dialect)
+
+
+@cache
 def _open_attempts(dialect: str) -> Update:
     """Count the send and start the key's clock, where the lease is still ours."""
     given = records(dialect, {"id": Uuid(), "claims": Integer()})
@@ -356,7 +365,17 @@ def _close_attempts(dialect: str) -> Insert:
     """Write what came of attempts; a second word on the same attempt is dropped."""
     construct = sqlite.insert if dialect == "sqlite" else postgresql.insert
 
-    return construct(outcome).on_conflict_do_nothing()
+    return _from_rows(construct(outcome), outcome, dialect).on_conflict_do_nothing()
+
+
+def _from_rows(statement: _Inserts, into: Table, dialect: str) -> _Inserts:
+    """Insert all rows of one parameter: a statement for each row would cost ten times as much."""
+    columns = {column.name: column.type for column in into.c}
+    given = records(dialect, columns)
+    # SQLite takes ON CONFLICT after a SELECT for a join's condition, unless there is a WHERE.
+    rows = select(*(given.c[name] for name in columns)).where(true())
+
+    return statement.from_select(list(columns), rows)
 
 
 @cache
@@ -933,27 +952,25 @@ class SqlTransaction:
             return []
 
         given = encode(self._dialect, ({"id": each.id, "claims": each.claims} for each in held))
-        rows = self._connection.execute(_open_attempts(self._dialect), {**given, "now": self.now})
-        counted = {row.id: row for row in rows}
+        found = self._connection.execute(_open_attempts(self._dialect), {**given, "now": self.now})
+        counted = {row.id: row for row in found}
         opened = [
             _with_attempt(each, number=row.attempts, first_sent_at=row.first_sent_at)
             for each in held
             if (row := counted.get(each.id)) is not None
         ]
         if opened:
-            self._connection.execute(
-                insert(attempt),
-                [
-                    {
-                        "command_id": each.id,
-                        "number": each.attempt,
-                        "claim": each.claims,
-                        "holder": holder,
-                        "started_at": self.now,
-                    }
-                    for each in opened
-                ],
+            rows = (
+                {
+                    "command_id": each.id,
+                    "number": each.attempt,
+                    "claim": each.claims,
+                    "holder": holder,
+                    "started_at": self.now,
+                }
+                for each in opened
             )
+            self._connection.execute(_note_attempts(self._dialect), encode(self._dialect, rows))
 
         return opened
 
@@ -972,7 +989,7 @@ class SqlTransaction:
         if late and rows:
             rows = self._unknown(rows)
         if rows:
-            self._connection.execute(_close_attempts(self._dialect), rows)
+            self._connection.execute(_close_attempts(self._dialect), encode(self._dialect, rows))
 
     def _unknown(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Leave out what is written on time already: the commit that wrote it was done, its confirmation was lost."""
