@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Protocol
+from uuid import UUID
 
 import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
@@ -287,6 +288,8 @@ def _redacted(value: object, depth: int) -> Any:
             return _redacted_text(value)
         case None | bool():
             return value
+        case UUID():
+            return str(value)  # which may look like a card's number, and is how a thing is found
         case int() | float():
             is_plain = abs(value) < _BELOW_ANY_CARD or (math.isfinite(value) and not card_problems(value))
             return value if is_plain else _redacted_text(str(value) if isinstance(value, int) else f"{value:.0f}")

@@ -443,7 +443,8 @@ class Services:
             accounts=self.accounts,
             fallback=self.fallback,
             limits=Limits(
-                window=min(settings.http.max_in_flight, settings.execute.batch_size),
+                window=settings.execute.batch_size,
+                widest=settings.http.max_in_flight,
                 lease=timedelta(seconds=settings.lease.seconds),
                 reply=timedelta(seconds=settings.http.total_timeout_seconds),
                 pump=timedelta(seconds=settings.execute.pump_seconds),

@@ -143,6 +143,7 @@ class Stage:
             fallback=POLICY,
             limits=Limits(
                 window=self.window,
+                widest=4 * self.window,
                 lease=LEASE,
                 reply=self.reply,
                 pump=timedelta(seconds=30),

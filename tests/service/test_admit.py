@@ -71,7 +71,13 @@ def noted(limited):
 @pytest.fixture
 def new_admission(limited):
     return lambda: Admission(
-        limited.limiter, limited.breaker, limited.accounts, window=200, monotonic=limited.monotonic, chance=lambda: 0.5
+        limited.limiter,
+        limited.breaker,
+        limited.accounts,
+        window=200,
+        widest=800,
+        monotonic=limited.monotonic,
+        chance=lambda: 0.5,
     )
 
 
@@ -248,3 +254,21 @@ def test_what_waits_for_a_later_moment_takes_no_place_in_the_window(limited, new
     admission.sort(limited.store.claim(None, limit=200, lease=LEASE))
 
     assert admission.appetite(under_way=0) > 150
+
+
+@pytest.mark.parametrize(("seconds", "window"), [(0.001, 200), (0.05, 200), (0.1, 400), (0.2, 800), (30, 800)], ids=str)
+def test_the_window_is_as_wide_as_the_provider_is_slow(limited, new_admission, seconds, window):
+    """A fixed number of calls under way would make a slow provider a slow worker."""
+    limited.rates[ACCOUNT] = rates(captures=100_000.0)
+    admission = new_admission()
+    limited.capture()
+    (each,) = limited.store.claim(None, limit=1, lease=LEASE)
+
+    for _ in range(400):
+        admission.sort([each])
+        admission.begun(admission.due(at_most=1).now)
+        admission.ready()
+        limited.advance(seconds)
+        admission.ended([each])
+
+    assert window == pytest.approx(admission.window, rel=0.02)

@@ -30,6 +30,9 @@ def readable(text: str, longest: int) -> str:
 
 def printable(text: str) -> str:
     """Put a space in place of each control character."""
+    if text.isprintable():
+        return text
+
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 

@@ -24,6 +24,7 @@ import certifi
 import pycurl
 
 from ..domain.errors import PostPurchaseError
+from ..domain.redact import printable
 from ..ports import Answer, NoAnswer, Request
 
 #: An answer longer than this is cut off and counts as incomplete. The longest a provider sends is an order, below 1 MB.
@@ -332,9 +333,8 @@ class _Call:
         else:
             code = self._waited_for() if error == pycurl.E_OPERATION_TIMEDOUT else code
             sent = code not in _ENDED_BEFORE_THE_CONNECTION
-        readable = "".join(letter if letter.isprintable() else " " for letter in message)
 
-        return NoAnswer(sent=sent, code=code, message=readable[:_LONGEST_MESSAGE])
+        return NoAnswer(sent=sent, code=code, message=printable(message)[:_LONGEST_MESSAGE])
 
     def _came_up(self) -> bool:
         """Whether a connection was ready for the request at any time, be it one that died before the last."""

@@ -43,6 +43,11 @@ _TOGETHER = 0.005
 #: A slot that was missed by more than this many seconds is somebody else's by the provider's count.
 _MISSED = 0.1
 
+#: Answers that take so long, in seconds, are what the narrowest window is for; slower ones widen it in proportion. With
+#: each answer, what is known of how long they take moves by this part of the difference: one that hangs says little.
+_QUICK = 0.05
+_MOVES_BY = 0.02
+
 #: So many times the window may wait for slots: with all of a second's worth ahead, one process can use a whole quota.
 _FORESIGHT = 4
 
@@ -75,13 +80,17 @@ class Admission:
         accounts: Mapping[str, Account],
         *,
         window: int,
+        widest: int,
         monotonic: Callable[[], float],
         chance: Callable[[], float],
     ) -> None:
+        """Have `window` calls under way at once, and up to `widest` while the provider is slow to answer."""
         self._limiter = limiter
         self._breaker = breaker
         self._accounts = accounts
-        self._window = window
+        self._narrowest = min(window, widest)
+        self._widest = widest
+        self._takes = 0.0
         self._monotonic = monotonic
         self._chance = chance
         self._turns = count()
@@ -93,8 +102,13 @@ class Admission:
         self._under_way: Counter[str] = Counter()
         self._left_alone: dict[str, float] = {}
         self._buckets: dict[tuple[str, str], str] = {}
-        self._appetite = window
+        self._appetite = self._narrowest
         self._is_sated = False
+
+    @property
+    def window(self) -> int:
+        """How many calls may be under way or unrecorded at once: the more, the longer the provider takes."""
+        return min(self._widest, round(self._narrowest * max(1.0, self._takes / _QUICK)))
 
     @property
     def waiting(self) -> int:
@@ -109,7 +123,7 @@ class Admission:
         """
         now = self._monotonic()
         due = len(self._ready) + sum(each.at <= now for each in self._waiting)
-        room = min(self._window - under_way - due, _FORESIGHT * self._window - self.waiting)
+        room = min(self.window - under_way - due, _FORESIGHT * self._narrowest - self.waiting)
 
         return min(room, self._appetite)
 
@@ -139,7 +153,7 @@ class Admission:
         later += self._reserve(by_want)
         got = len(held) - len(later)
         self._is_sated = bool(later)
-        self._appetite = max(_LEAST, got + got // 4) if later else min(self._window, 2 * self._appetite)
+        self._appetite = max(_LEAST, got + got // 4) if later else min(self._narrowest, 2 * self._appetite)
         self._put_off(later)
 
     def due(self, *, at_most: int) -> Sorted:
@@ -189,7 +203,10 @@ class Admission:
         for each in held:
             self._under_way[each.account] -= 1
             self._begun.pop(each.id, None)
-            self._sent_at.pop(each.id, None)
+            sent_at = self._sent_at.pop(each.id, None)
+            if sent_at is not None:
+                took = min(self._monotonic() - sent_at, _QUICK * self._widest / self._narrowest)
+                self._takes += (took - self._takes) * _MOVES_BY
 
     def learn(self, held: Held, answer: Answer) -> None:
         """Tell the limiter what the headers of an answer say about quotas."""
@@ -274,7 +291,7 @@ class Admission:
     def _most(self, name: str) -> int:
         account = self._accounts.get(name)
 
-        return self._window if account is None else self._breaker.careful(name, account.max_in_flight)
+        return self._narrowest if account is None else self._breaker.careful(name, account.max_in_flight)
 
 
 def _kind(held: Held) -> str:

@@ -46,8 +46,10 @@ from .record import Decided, Recorded, announce, hand_back, record
 
 log = structlog.get_logger(__name__)
 
-#: While calls are in flight, the task looks for further due rows this often: a hung call must not idle the rest.
+#: While calls are in flight, the task looks for further due rows this often: a hung call must not idle the rest. When
+#: the last look brought more than the quotas let through, others have what they let through next.
 _LOOK_EVERY = 0.25
+_LOOK_EVERY_WHEN_SATED = 0.5
 
 #: A task that cannot record for want of a database tries again this often, until its leases have run out.
 _RECORD_PAUSE = 0.5
@@ -58,7 +60,8 @@ class Limits:
     """How much a task takes on, and for how long.
 
     Attributes:
-        window: Calls in flight at once.
+        window: Calls in flight at once, and commands claimed at once, while the provider answers quickly.
+        widest: Calls in flight at once at the most, however slowly it answers.
         lease: How long a claim holds.
         reply: The longest that a call may take; a call is not begun with less than this left of its lease.
         pump: How long a task stays while there is a backlog.
@@ -69,6 +72,7 @@ class Limits:
     """
 
     window: int
+    widest: int
     lease: timedelta
     reply: timedelta
     pump: timedelta
@@ -137,6 +141,7 @@ class _Task:
             executor.breaker,
             executor.accounts,
             window=self.limits.window,
+            widest=self.limits.widest,
             monotonic=executor.monotonic,
             chance=executor.chance,
         )
@@ -192,8 +197,9 @@ class _Task:
             return True
 
         is_busy = bool(self.sent) or self.admission.waiting > 0
+        every = _LOOK_EVERY_WHEN_SATED if self.admission.is_sated else _LOOK_EVERY
 
-        return is_busy and self._room() > 0 and now - self.looked >= _LOOK_EVERY
+        return is_busy and self._room() > 0 and now - self.looked >= every
 
     def _look(self) -> None:
         self.looked = self.x.monotonic()
@@ -240,7 +246,7 @@ class _Task:
 
     def _begin_due(self) -> None:
         """Begin what is due in a moment, and send what is due now."""
-        found = self.admission.due(at_most=self.limits.window - len(self.sent) - len(self.ended))
+        found = self.admission.due(at_most=self.admission.window - len(self.sent) - len(self.ended))
         if found.now or found.later:
             try:
                 self._begin(found.now, later=found.later)

@@ -127,7 +127,7 @@ def _facts(each: Decided) -> dict[str, object]:
     due_at = each.decision.transition.due_at
 
     return {
-        "command_id": str(each.held.id),
+        "command_id": each.held.id,
         "account": each.held.account,
         "kind": each.held.kind,
         "order_id": each.held.order_id,
