@@ -81,6 +81,9 @@ _FOLDER = "filesystem://"
 #: Brokers that can keep the quotas too. A sentinel's URL names no server, so there the database does.
 _PLAIN_REDIS = ("redis://", "rediss://", "redis+socket://")
 
+#: An enqueue of more commands than these is a backlog: dispatch batches it, and the caller does not wait for messages.
+_SINGLY = 10
+
 #: Start of our keys in a Redis whose messages have no prefix, because a host's own app shares it.
 _PREFIX = "post-purchase:"
 
@@ -293,7 +296,7 @@ class Services:
             kinds=self._kinds,
             unkeyed=self._unkeyed,
             published_for=timedelta(seconds=self.settings.dispatch.republish_seconds),
-            reserve=self.publisher.reserve,
+            reserve=self.publisher.reserve if len(commands) <= _SINGLY else lambda: False,
         )
         following = [each for each in enqueued if each.published]
         if following:

@@ -72,7 +72,7 @@ def test_a_moment_in_the_future_is_kept_to_the_microsecond_in_utc(given):
 
 def test_a_naive_moment_is_refused(given):
     """Nobody could say which instant is meant."""
-    with pytest.raises(StatementError, match="naive datetime"):
+    with pytest.raises((StatementError, ValueError), match="naive datetime"):
         given.one(due_at=datetime(2030, 6, 1, 14, 30))  # noqa: DTZ001  # the point of the test
 
 

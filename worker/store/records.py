@@ -61,7 +61,9 @@ def _postgresql(value: Any) -> str:
         case UUID():
             return str(value)
         case datetime():
-            return value.isoformat()
+            return _aware(value).isoformat()
+        case bytes():
+            return f"\\x{value.hex()}"
     raise TypeError(type(value).__name__)
 
 
@@ -70,5 +72,12 @@ def _sqlite(value: Any) -> str:
         case UUID():
             return value.hex
         case datetime():
-            return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+            return _aware(value).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
     raise TypeError(type(value).__name__)
+
+
+def _aware(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        message = "a naive datetime cannot be stored; give it a time zone"
+        raise ValueError(message)
+    return value

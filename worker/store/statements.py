@@ -8,7 +8,7 @@ connections to `engine`. Statements are built once per dialect, so SQLAlchemy co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import cache
@@ -46,6 +46,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.types import TypeEngine
 
 from ..domain.key import new_id
 from ..domain.order_rules import WAITS_FOR
@@ -125,24 +126,46 @@ _PROBLEM_CHARACTERS = 500
 # --- enqueue -----------------------------------------------------------------------------------------------
 
 
-def _insert_commands(dialect: str, clock: Clock, published_for: timedelta, *, tells_host: bool) -> Insert:
-    """Store a command unless its account has the key already; say which were stored."""
-    construct = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    now = clock.expression(dialect)
-    values = {
-        "created_at": now,
-        "due_at": func.coalesce(bindparam("not_before", type_=UtcDateTime()), now),
-        "published_until": case(
-            (bindparam("published", type_=Boolean()), clock.expression(dialect, plus=published_for)), else_=None
-        ),
-        "tell_at": func.coalesce(bindparam("tell_from", type_=UtcDateTime()), now if tells_host else None),
-    }
+#: What an enqueue gives of a command, beside the moments that are reckoned from it.
+_GIVEN_COLUMNS = (
+    *(command.c.id, command.c.account, command.c.kind, command.c.order_id, command.c.reference, command.c.target),
+    *(command.c.amount, command.c.keyed, command.c.payload, command.c.fingerprint, command.c.idempotency_key),
+    *(command.c.replaces, command.c.turn, command.c.trace_context, command.c.state, command.c.claims),
+    *(command.c.attempts, command.c.failures, command.c.throttles, command.c.in_doubt),
+)
+_GIVEN_MOMENTS: Mapping[str, TypeEngine[Any]] = {
+    "not_before": UtcDateTime(),
+    "published": Boolean(),
+    "tell_from": UtcDateTime(),
+}
 
-    return (
-        construct(command)
-        .values(**values)
-        .on_conflict_do_nothing(index_elements=[command.c.account, command.c.idempotency_key])
-        .returning(command.c.id)
+
+def _insert_commands(dialect: str, clock: Clock, published_for: timedelta, *, tells_host: bool) -> Insert:
+    """Store commands unless their account has the key already; say which were stored."""
+    now = clock.expression(dialect)
+
+    def reckoned(given: Callable[[str], ColumnElement[Any]]) -> dict[str, ColumnElement[Any]]:
+        return {
+            "created_at": now,
+            "due_at": func.coalesce(given("not_before"), now),
+            "published_until": case((given("published"), clock.expression(dialect, plus=published_for)), else_=None),
+            "tell_at": func.coalesce(given("tell_from"), now if tells_host else None),
+        }
+
+    statement: sqlite.Insert | postgresql.Insert
+    if dialect == "sqlite":
+        # Its JSON cannot carry bytes.
+        statement = sqlite.insert(command).values(**reckoned(lambda name: bindparam(name, type_=_GIVEN_MOMENTS[name])))
+    else:
+        # A thousand rows of parameters are two megabytes of SQL, which the driver reads letter by letter.
+        named = {column.name: column.type for column in _GIVEN_COLUMNS}
+        given = records(dialect, {**named, **_GIVEN_MOMENTS})
+        moments = reckoned(lambda name: given.c[name])
+        rows = select(*(given.c[name] for name in named), *moments.values())
+        statement = postgresql.insert(command).from_select([*named, *moments], rows)
+
+    return statement.on_conflict_do_nothing(index_elements=[command.c.account, command.c.idempotency_key]).returning(
+        command.c.id
     )
 
 
@@ -912,7 +935,9 @@ class SqlTransaction:
         rows = [_new_row(each) for each in commands]
         statement = _insert_commands(self._dialect, self._clock, published_for, tells_host=self._tells_host)
 
-        return set(self._connection.scalars(statement, rows if len(rows) > 1 else rows[0]))
+        if self._dialect == "sqlite":
+            return set(self._connection.scalars(statement, rows if len(rows) > 1 else rows[0]))
+        return set(self._connection.scalars(statement, encode(self._dialect, rows)))
 
     def find_by_key(self, keys: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], StoredCommand]:
         """Find commands by (account, idempotency key)."""
