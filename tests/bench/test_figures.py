@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.limits import CAPTURE, MANAGEMENT, Traffic, missed, settled_after
+from bench.limits import missed, settled_after
+from bench.rig import CAPTURE, MANAGEMENT, Traffic
 
 
 @pytest.fixture
@@ -16,7 +17,16 @@ def traffic():
         if 10 <= at < 12 and tenth % 10 == 5:
             rows.append((at, 0, 0, False))
 
-    return Traffic.read({"rows": rows, "categories": [CAPTURE, MANAGEMENT], "accounts": ["a", "b"], "repeated": 0})
+    return Traffic.read(
+        {
+            "rows": rows,
+            "ill": [],
+            "reads": [],
+            "categories": [CAPTURE, MANAGEMENT],
+            "accounts": ["a", "b"],
+            **dict.fromkeys(["effects", "repeated", "doubled"], 0),
+        }
+    )
 
 
 def test_a_change_is_settled_when_the_new_quota_is_used_and_kept(traffic):

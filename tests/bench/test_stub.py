@@ -27,14 +27,16 @@ def capture(provider):
     """Ask for a capture; the status."""
     numbers = iter(range(1_000))
 
-    def capture(account="shop-1", key=None):
+    def capture(account="shop-1", key=None, order="o"):
         user = base64.b64encode(f"bench+{account}:bench".encode())
         headers = {
             b"authorization": b"Basic " + user,
             b"klarna-idempotency-key": (key or f"key-{next(numbers)}").encode(),
         }
 
-        return provider.answer(b"/ordermanagement/v1/orders/o/captures", headers)
+        path = f"/ordermanagement/v1/orders/{order}/captures".encode()
+
+        return provider.answer(b"POST", path, headers, b'{"captured_amount": 100, "reference": "r"}')
 
     return capture
 
