@@ -190,6 +190,45 @@ def test_another_account_goes_on_meanwhile(ward):
     assert "succeeded" == ward.command(read).state.value
 
 
+def test_one_provider_that_hangs_does_not_hold_up_the_probe_of_another(ward):
+    """With ten accounts at a provider that hangs, the eleventh would wait for five minutes."""
+    ward.breaker = breaker(failures=1)
+    ward.world.fault("status", status=503, times=None)
+    ward.capture()
+    ward.enqueue(_read(ward))
+    ward.work(SECOND, tick=SECOND)
+    before = pauses(ward)
+    ward.world.clear_faults()
+    ward.world.fault("hang", times=None, path="^/ordermanagement")
+    ward.clock.advance(MINUTE)
+    began = ward.clock.now
+
+    counts = ward.prober(ward.probing).run_once()
+
+    assert {(ACCOUNT, "", "breaker"), (BLUESNAP, "", "breaker")} == set(before)
+    assert {"probed": 2, "resumed": 1} == dict(counts)
+    assert [(ACCOUNT, "", "breaker")] == pauses(ward)
+    assert ward.clock.now - began <= ward.reply
+
+
+def test_many_providers_that_hang_are_waited_for_once(ward):
+    """One after the other they would keep a whole round of probes from being made."""
+    ward.breaker = breaker(failures=1)
+    ward.world.fault("status", status=503, times=None)
+    ward.capture()
+    ward.enqueue(_read(ward))
+    ward.work(SECOND, tick=SECOND)
+    ward.world.clear_faults()
+    ward.world.fault("hang", times=None)
+    ward.clock.advance(MINUTE)
+    began = ward.clock.now
+
+    counts = ward.prober(ward.probing).run_once()
+
+    assert {"probed": 2, "resumed": 0} == dict(counts)
+    assert ward.clock.now - began <= ward.reply
+
+
 def _read(stage):
     from worker import bluesnap  # noqa: PLC0415  # for this alone
 

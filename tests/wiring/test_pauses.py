@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 
 from worker.domain.outcome import NotSent, Problem, Unauthorized
 from worker.domain.pause import Cause
-from worker.duties import duties
+from worker.duties import Duty, duties, keep_up
 
 PROBLEM = Problem(code="PROBLEM")
 
@@ -58,6 +59,36 @@ def test_upkeep_looks_for_probes_as_often_as_the_settings_say(services):
     (probe,) = [each for each in duties(made) if each.name == "probe"]
 
     assert (2.5, made.prober.run_once) == (probe.interval, probe.run_once)
+
+
+def test_a_probe_that_is_not_answered_holds_up_no_other_duty(services):
+    """Other providers are well, and what is to be sent to them must be dispatched meanwhile."""
+    stop, is_answered, enough = threading.Event(), threading.Event(), threading.Event()
+    dispatched = []
+
+    def dispatch():
+        dispatched.append(1)
+        if len(dispatched) == 3:
+            enough.set()
+        return {}
+
+    def probe():
+        is_answered.wait(60)
+        return {}
+
+    names = [each.name for each in duties(services()) if each.is_slow]
+    work = [Duty("probe", 0.01, probe, is_slow=True), Duty("dispatch", 0.01, dispatch)]
+    upkeep = threading.Thread(target=keep_up, args=(work, stop))
+
+    upkeep.start()
+    is_dispatched = enough.wait(30)
+    stop.set()
+    is_answered.set()
+    upkeep.join(30)
+
+    assert ["probe"] == names
+    assert is_dispatched
+    assert not upkeep.is_alive()
 
 
 def test_a_pause_by_the_breaker_keeps_to_the_key_window_of_its_account(services):
