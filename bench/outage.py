@@ -92,11 +92,11 @@ class Outage:
 
         return (
             f"\n[retry]\nladder_seconds = [{ladder}]\nkey_window_seconds = {self.scaled(86_400):g}\n"
-            f"key_margin_seconds = 6.5\n"
+            f"key_margin_seconds = 7.5\n"
             f"throttle_patience_seconds = {self.scaled(3_600):g}\n"
-            "\n[http]\nconnect_timeout_seconds = 1\ntotal_timeout_seconds = 1\n"
-            "\n[lease]\nseconds = 6\nreserve_seconds = 2\n"
-            "\n[read_back]\npause_seconds = 1.2\n"
+            "\n[http]\nconnect_timeout_seconds = 1\ntotal_timeout_seconds = 2\n"
+            "\n[lease]\nseconds = 7\nreserve_seconds = 2\n"
+            "\n[read_back]\npause_seconds = 2.5\n"
             "\n[breaker]\nprobe_seconds = 0.5\nprobe_cap_seconds = 2\ninterval_seconds = 0.5\n"
             "\n[dispatch]\nrepublish_seconds = 2\n"
             "\n[sweep]\ninterval_seconds = 1\n"
@@ -107,7 +107,7 @@ FULL = tuple(
     Outage(hour=10, before=4, at_first=4_000, in_all=10_000, ways=ways)
     for ways in ((REFUSED, HANGS, ERROR), (HANGS, ERROR, REFUSED), (ERROR, REFUSED, HANGS))
 )
-SHORT = (Outage(hour=1.5, before=2, at_first=1_500, in_all=3_000, ways=(HANGS, ERROR, REFUSED)),)
+SHORT = (Outage(hour=2, before=2, at_first=1_500, in_all=3_000, ways=(HANGS, ERROR, REFUSED)),)
 
 
 def play(rig: Rig, outage: Outage, report: Report) -> None:
@@ -123,6 +123,7 @@ def play(rig: Rig, outage: Outage, report: Report) -> None:
         marks.append((rig.stub.ask("set", down=way)["at"], _AS_SAID[way]))
         part = slice(number * len(coming) // len(outage.ways), (number + 1) * len(coming) // len(outage.ways))
         _come_in(rig, coming[part], within=_HOURS_DOWN * outage.hour / len(outage.ways))
+        rig.analyze()
     idle = rig.cpu()["workers"] - before
     standing = rig.unfinished()
     back = rig.stub.ask("set", down="")["at"]

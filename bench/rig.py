@@ -150,9 +150,7 @@ class Rig:
         self.services = Services(load(environ=told))
         migrate.upgrade(self.services.store.engine, migrations_dir())
         self.store(made)
-        with self.services.store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            # As autovacuum does within its minute: without statistics each claim looks through the whole backlog.
-            connection.execute(text("ANALYZE"))
+        self.analyze()
         # As after an outage: dispatch hands the backlog out, and nothing of an earlier run is known of any quota.
         self.redis.client.flushall()
         self.stub.ask("reset")
@@ -168,6 +166,12 @@ class Rig:
         for start in range(0, len(made), 1_000):
             with self.services.store.engine.begin() as connection:
                 self.services.enqueue(connection, made[start : start + 1_000])
+
+    def analyze(self) -> None:
+        """Do what autovacuum does within its minute: without statistics each claim looks through the whole backlog."""
+        assert self.services is not None  # noqa: S101  # it was prepared before
+        with self.services.store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("ANALYZE"))
 
     def finish(self) -> dict[str, int]:
         """End the workers; return how many commands are in which state, with their claims and sends."""

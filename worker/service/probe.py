@@ -74,8 +74,8 @@ class Prober:
             ended = transport.collect(self.reply.total_seconds())
             for tag, answer in ended:
                 # One that an earlier run gave up, because its database went away, is nobody's any more.
-                if (probe := asked.pop(tag, None)) is not None:
-                    yield probe, answer
+                if tag in asked:
+                    yield asked.pop(tag), answer
             if not ended:
                 return
 
