@@ -265,7 +265,12 @@ def _replies(app: Celery, question: str, *, of: Sequence[str] | None = None) -> 
 
 
 def _upkeep(replies: Mapping[str, Any], workers: Collection[str], settings: Settings) -> Finding:
-    intervals = {"dispatch": settings.dispatch.interval_seconds, "sweep": settings.sweep.interval_seconds}
+    intervals = {
+        "dispatch": settings.dispatch.interval_seconds,
+        "sweep": settings.sweep.interval_seconds,
+        # It lasts as long as a provider that hangs is given to answer.
+        "probe": settings.breaker.interval_seconds + settings.http.total_timeout_seconds,
+    }
     if not replies:
         fix = f"{_START_A_WORKER}, or: post-purchase upkeep"
         return Finding(name="upkeep", status=FAIL, found="no worker tells of any", fix=fix)
@@ -283,7 +288,7 @@ def _upkeep(replies: Mapping[str, Any], workers: Collection[str], settings: Sett
         return Finding(name="upkeep", status=FAIL, found="; ".join(stuck), fix=fix)
 
     return Finding(
-        name="upkeep", status=OK, found=f"dispatch and sweep tick in {len(replies)} of {len(workers)} workers"
+        name="upkeep", status=OK, found=f"dispatch, sweep and probe tick in {len(replies)} of {len(workers)} workers"
     )
 
 
