@@ -59,6 +59,9 @@ _NOUGHT: Mapping[str, str] = {
 #: Of each quota while the backlog leaves; less than in a steady run, for it begins slowly.
 _LEAST_USED = 0.9
 
+#: A backlog of fewer seconds than this at the full quota is gone before all accounts are at full speed.
+_LONG_ENOUGH = 5.0
+
 #: What a busy machine sends late comes in denser than it was sent; a burst would be many times the quota.
 _MOST_ABOVE = 1.1
 
@@ -152,7 +155,7 @@ def play(rig: Rig, outage: Outage, report: Report) -> None:
             "ended": {state: ended[state] for state in ended if state not in {"claims", "sends"}},
             "sends": ended["sends"],
             **found,
-            **_drained(traffic, back - traffic.began, quotas),
+            **drained(traffic, back - traffic.began, quotas),
             "arrived_while_down": sum(len(moments) for moments in traffic.unanswered.values()),
             "reads_while_down": count_within(sorted(traffic.reads), down, back - traffic.began),
             "cores_while_down": round(idle / (back - marks[0][0]), 3),
@@ -217,35 +220,47 @@ def _count(connection: Connection, statement: Select[tuple[int]]) -> int:
     return int(connection.scalar(statement) or 0)
 
 
-def _drained(traffic: Traffic, back: float, quotas: Mapping[str, int]) -> dict[str, Any]:
+def drained(traffic: Traffic, back: float, quotas: Mapping[str, int]) -> dict[str, Any]:
     """Say how the backlog left: how soon, how fast, and never faster than the quota."""
-    categories, firsts, lasts, throttled, answered = {}, [], [], 0, 0
-    for category, quota in quotas.items():
-        admitted, refused = traffic.moments(category)
-        sent = [at for at in admitted if at > back]
-        throttled += count_within(refused, back, refused[-1] if refused else back)
-        answered += len(sent)
-        own = QUOTAS["production"][category][0]
-        tail = sent[: max(1, round(len(sent) * (1 - _TAIL)))]
-        categories[category] = {
-            "quota": quota,
-            "sent_after": len(sent),
-            "used": share(len(tail) - 1, quota * (tail[-1] - tail[0])) if len(tail) > 1 else 0.0,
-            "most_in_a_second": traffic.most_in_a_second(category, after=back),
-            "partner_quota": own,
-            "most_in_a_second_of_a_partner": max(
-                traffic.most_in_a_second(category, who, after=back) for who in PARTNERS
-            ),
-        }
-        firsts += sent[:1]
-        lasts += sent[-1:]
+    after = {category: [at for at in traffic.moments(category)[0] if at > back] for category in quotas}
+    refused = sum(at > back for category in quotas for at in traffic.moments(category)[1])
+    sent = sum(map(len, after.values()))
+    again = _again(traffic, back)
 
     return {
-        "categories": categories,
-        "throttled": share(throttled, answered + throttled),
-        "sends_again_after_seconds": round(min(firsts) - back, 1) if firsts else None,
-        "drained_after_seconds": round(max(lasts) - back, 1) if lasts else None,
-        "at_full_quota_seconds": round(max(each["sent_after"] / each["quota"] for each in categories.values()), 1),
+        "categories": {category: _drain(traffic, category, back, max(again, default=back)) for category in quotas},
+        "throttled": share(refused, sent + refused),
+        "sends_again_after_seconds": round(min(again) - back, 1) if again else None,
+        "all_send_again_after_seconds": round(max(again) - back, 1) if again else None,
+        "drained_after_seconds": round(max(max(each) for each in after.values() if each) - back, 1) if sent else None,
+        "at_full_quota_seconds": round(max(len(after[category]) / quota for category, quota in quotas.items()), 1),
+    }
+
+
+def _again(traffic: Traffic, back: float) -> list[float]:
+    """For each account, its first send after the outage."""
+    first: dict[str, float] = {}
+    for (_, account), moments in traffic.admitted.items():
+        found = min((at for at in moments if at > back), default=None)
+        if found is not None:
+            first[account] = min(found, first.get(account, found))
+
+    return list(first.values())
+
+
+def _drain(traffic: Traffic, category: str, back: float, again: float) -> dict[str, Any]:
+    """Say how one quota was used, from `again`, when all accounts were sending, to the tail of the backlog."""
+    own, quota = QUOTAS["production"][category]
+    sent = [at for at in traffic.moments(category)[0] if at > back]
+    full = [at for at in sent[: round(len(sent) * (1 - _TAIL))] if at >= again]
+
+    return {
+        "quota": quota,
+        "sent_after": len(sent),
+        "used": share(len(full) - 1, quota * (full[-1] - full[0])) if len(full) > 1 else 0.0,
+        "most_in_a_second": traffic.most_in_a_second(category, after=back),
+        "partner_quota": own,
+        "most_in_a_second_of_a_partner": max(traffic.most_in_a_second(category, who, after=back) for who in PARTNERS),
     }
 
 
@@ -286,15 +301,17 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines += [
         "",
         (
-            "| the provider | sends again after | drained after | at the full quota | captures used | management used "
+            "| the provider | sends again after | for all accounts | drained after | at the full quota | captures used "
+            "| management used "
             "| 429 | most in a second, captures | management | most of a partner, captures | management |"
         ),
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         capture, management = row["categories"][CAPTURE], row["categories"][MANAGEMENT]
         lines.append(
             f"| {', '.join(row['ways'])} | {in_seconds(row['sends_again_after_seconds'])} "
+            f"| {in_seconds(row['all_send_again_after_seconds'])} "
             f"| {in_seconds(row['drained_after_seconds'])} | {in_seconds(row['at_full_quota_seconds'])} "
             f"| {in_percent(capture['used'])} | {in_percent(management['used'])} | {in_percent(row['throttled'])} "
             f"| {capture['most_in_a_second']} of {capture['quota']} "
@@ -316,7 +333,7 @@ def missed(row: Mapping[str, Any]) -> list[str]:
         if row[name]:
             found.append(f"{row[name]} {said}")
     for category, each in row["categories"].items():
-        if each["used"] < _LEAST_USED:
+        if row["at_full_quota_seconds"] >= _LONG_ENOUGH and each["used"] < _LEAST_USED:
             found.append(f"{in_percent(each['used'])} of {category} used while draining")
         if each["most_in_a_second"] > _MOST_ABOVE * each["quota"]:
             found.append(f"{each['most_in_a_second']} of {category} in a second, after the outage")

@@ -269,6 +269,10 @@ class _Site:
             for each in list(self._merchants):
                 each.cut()
 
+    def close(self) -> None:
+        """Give the port back."""
+        self._kept.close()
+
 
 async def serve(provider: Provider, port: int) -> None:
     """Serve on loopback until the process is told to end; the ports go to standard output, the bench's own last."""
@@ -277,7 +281,10 @@ async def serve(provider: Provider, port: int) -> None:
     control = await asyncio.get_running_loop().create_server(lambda: _Bench(site.tell), "127.0.0.1", 0)
     sys.stdout.write(f"{site.port} {control.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
-    await control.serve_forever()
+    try:
+        await control.serve_forever()
+    finally:
+        site.close()
 
 
 def main() -> None:
