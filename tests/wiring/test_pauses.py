@@ -16,13 +16,20 @@ def sends_until_it_trips(breaker, outcome):
 
 def test_the_breaker_trips_after_as_many_as_the_settings_say(services):
     """Each cause has a number of its own, and mixing them up would pause a shop for three lost packets."""
-    told = {"breaker.failures": 7, "breaker.refusals": 2, "breaker.probe_seconds": 0.25}
+    told = {"breaker.failures": 7, "breaker.refusals": 2}
 
+    assert 7 == sends_until_it_trips(services(**told).breaker, NotSent(problem=PROBLEM))
+    assert 2 == sends_until_it_trips(services(**told).breaker, Unauthorized(problem=PROBLEM))
+
+
+def test_a_paused_account_is_first_tried_when_the_settings_say(services):
+    """After a relapse too: its wait doubles as those of the probes do, up to the same cap."""
+    told = {"breaker.failures": 1, "breaker.probe_seconds": 0.25, "breaker.probe_cap_seconds": 0.75}
     breaker = services(**told).breaker
 
-    assert 7 == sends_until_it_trips(breaker, NotSent(problem=PROBLEM))
-    assert 2 == sends_until_it_trips(services(**told).breaker, Unauthorized(problem=PROBLEM))
-    assert timedelta(seconds=0.25) == breaker.probe_in
+    trips = [breaker.note("klarna-eu", NotSent(problem=PROBLEM)) for _ in range(4)]
+
+    assert [0.25, 0.5, 0.75, 0.75] == [trip.probe_in.total_seconds() for trip in trips]
 
 
 def test_all_threads_of_a_process_count_with_one_breaker(services):
@@ -98,7 +105,7 @@ def test_a_pause_by_the_breaker_keeps_to_the_key_window_of_its_account(services)
 
     with made.store.begin() as transaction:
         now = transaction.now
-        pause = trip.pause(made.accounts["klarna-eu"].policy, now=now, probe_in=made.breaker.probe_in)
+        pause = trip.pause(made.accounts["klarna-eu"].policy, now=now)
 
     assert (Cause.CREDENTIALS, timedelta(hours=1)) == (pause.cause, pause.edge)
-    assert now + made.breaker.probe_in == pause.probe_at
+    assert now + trip.probe_in == pause.probe_at
