@@ -148,7 +148,7 @@ def test_an_outage_stops_the_sending_and_costs_the_waiting_nothing(ward):
 
 
 def test_a_provider_that_reads_and_does_not_write_costs_a_rung_a_minute_and_not_all_of_them(ward):
-    """Each probe ends the pause and the next change begins it again; most commands must keep their rungs nevertheless."""
+    """Each probe ends the pause and the next change begins it again; most commands must keep their rungs meanwhile."""
     ward.world.fault("status", status=503, times=None, path="captures$")
     ids = [ward.capture() for _ in range(60)]
     ward.window = 5
