@@ -236,6 +236,24 @@ def test_one_provider_that_hangs_does_not_hold_up_the_probe_of_another(ward):
     assert ward.clock.now - began <= ward.reply
 
 
+def test_an_account_that_is_paused_for_two_causes_is_asked_once(ward):
+    """One read tells whether anybody is there and whether they let us in."""
+    ward.capture()
+    with ward.store.begin() as transaction:
+        for outcome in (ILL[0], Unauthorized(problem=PROBLEM)):
+            trip = breaker(failures=1, refusals=1).note(ACCOUNT, outcome)
+            transaction.begin_pause(trip.pause(ward.accounts[ACCOUNT].policy, now=transaction.now))
+    before = pauses(ward)
+    ward.clock.advance(MINUTE)
+
+    counts = ward.prober(ward.probing).run_once()
+
+    assert 2 == len(before)
+    assert {"probed": 2, "resumed": 2} == dict(counts)
+    assert [] == pauses(ward)
+    assert 1 == len(reads(ward))
+
+
 def test_many_providers_that_hang_are_waited_for_once(ward):
     """One after the other they would keep a whole round of probes from being made."""
     ward.breaker = breaker(failures=1)

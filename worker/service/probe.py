@@ -8,7 +8,7 @@ them.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -65,17 +65,20 @@ class Prober:
         return counts
 
     def _answered(self, due: list[Probe]) -> Iterator[tuple[Probe, Answer | NoAnswer]]:
-        """Ask for all, and give each as it is answered."""
+        """Ask for all, and give each as it is answered; an account that is paused for two causes is asked once."""
         transport = self.transport()
-        asked = {new_id(): probe for probe in due}
-        for tag, probe in asked.items():
+        by_account: defaultdict[str, list[Probe]] = defaultdict(list)
+        for probe in due:
+            by_account[probe.account].append(probe)
+        asked = {new_id(): probes for probes in by_account.values()}
+        for tag, (probe, *_) in asked.items():
             transport.send(tag, self.accounts[probe.account].provider.probe(probe.order_id))
         while asked:
             ended = transport.collect(self.reply.total_seconds())
             for tag, answer in ended:
                 # One that an earlier run gave up, because its database went away, is nobody's any more.
-                if tag in asked:
-                    yield asked.pop(tag), answer
+                for probe in asked.pop(tag, ()):
+                    yield probe, answer
             if not ended:
                 return
 
