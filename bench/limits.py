@@ -461,7 +461,7 @@ def missed(scenarios: Sequence[Mapping[str, Any]]) -> list[str]:
         if row.get("throttled", 0.0) >= 0.01:  # noqa: PLR2004  # the target
             found.append(f"{name}: {in_percent(row['throttled'])} of the answers are 429")
         if row.get("not_ended") or row.get("repeated"):
-            found.append(f"{name}: {row.get('not_ended', 0)} not ended, {row['repeated']} carried out twice")
+            found.append(f"{name}: {row.get('not_ended', 0)} not ended, {row.get('repeated', 0)} carried out twice")
         if row["scenario"] == "outage":
             found += [f"{name}: {each}" for each in outage.missed(row)]
         for category, each in row["categories"].items():

@@ -95,7 +95,7 @@ class Outage:
 
         return (
             f"\n[retry]\nladder_seconds = [{ladder}]\nkey_window_seconds = {self.scaled(86_400):g}\n"
-            f"key_margin_seconds = 7.5\n"
+            "key_margin_seconds = 7.5\n"
             f"throttle_patience_seconds = {self.scaled(3_600):g}\n"
             "\n[http]\nconnect_timeout_seconds = 1\ntotal_timeout_seconds = 2\n"
             "\n[lease]\nseconds = 7\nreserve_seconds = 2\n"
@@ -108,7 +108,7 @@ class Outage:
 
 FULL = tuple(
     Outage(hour=10, before=4, at_first=4_000, in_all=10_000, ways=ways)
-    for ways in ((REFUSED, HANGS, ERROR), (HANGS, ERROR, REFUSED), (ERROR, REFUSED, HANGS))
+    for ways in ((HANGS, ERROR, REFUSED), (ERROR, REFUSED, HANGS), (REFUSED, HANGS, ERROR))
 )
 SHORT = (Outage(hour=2, before=2, at_first=1_500, in_all=3_000, ways=(HANGS, ERROR, REFUSED)),)
 
@@ -116,7 +116,8 @@ SHORT = (Outage(hour=2, before=2, at_first=1_500, in_all=3_000, ways=(HANGS, ERR
 def play(rig: Rig, outage: Outage, report: Report) -> None:
     """Let the provider work, fail and come back; add what came of it to the report."""
     quotas = {category: shared for category, (_, shared) in QUOTAS["production"].items()}
-    made = commands({category: outage.in_all * quota // sum(quotas.values()) for category, quota in quotas.items()})
+    captures = outage.in_all * quotas[CAPTURE] // sum(quotas.values())
+    made = commands({CAPTURE: captures, MANAGEMENT: outage.in_all - captures})
     rig.prepare(environment="production", processes=_PROCESSES, made=made[: outage.at_first], settings=outage.settings)
     time.sleep(outage.before)
     marks = []

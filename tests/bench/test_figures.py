@@ -74,7 +74,10 @@ def test_after_an_outage_nothing_may_be_forgotten_doubled_or_told_in_vain():
         "categories": {CAPTURE: {**used, "used": 0.5, "most_in_a_second": 300}},
     }
 
+    stuck = {"scenario": "outage", "processes": 4, "not_ended": 7, **good}
+
     assert [] == outage.missed(good)
+    assert ["outage (production, 4 processes): 7 not ended, 0 carried out twice"] == missed([stuck])
     assert [
         "6 tickets, more than one an account",
         "2 open tickets of commands that succeeded",
