@@ -67,7 +67,8 @@ class Provider:
         if self.down:
             return _response(b"503 Service Unavailable", b"", b"") if self.down == ERROR else None
         is_admitted, quota = self._admit(now, category, account)
-        self.rows.append((now, category, self.accounts.index(account), is_admitted))
+        if not is_read:
+            self.rows.append((now, category, self.accounts.index(account), is_admitted))
         if not is_admitted:
             return _response(b"429 Too Many Requests", _REFUSED, quota)
         if is_read:

@@ -114,7 +114,7 @@ def test_a_key_that_was_carried_out_before_is_no_second_effect(provider, capture
 
 
 def test_a_read_shows_what_was_carried_out_and_is_counted_while_it_is_down(provider, capture):
-    """A probe is a read, and a read-back must find what is there."""
+    """A probe is a read, and no send; and a read-back must find what is there."""
     capture()
     shown = json.loads(provider.answer(b"GET", PATH, {}).partition(b"\r\n\r\n")[2])
     provider.down = HANGS
@@ -124,6 +124,7 @@ def test_a_read_shows_what_was_carried_out_and_is_counted_while_it_is_down(provi
     assert (100, ["r"]) == (shown["captured_amount"], [each["reference"] for each in shown["captures"]])
     assert unanswered is None
     assert [True, False] == [was_answered for _, was_answered in provider.reads]
+    assert 1 == len(provider.rows)
 
 
 def test_a_port_that_refuses_is_nobody_elses_and_opens_again():
