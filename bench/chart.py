@@ -16,12 +16,14 @@ mpl.rcParams["svg.hashsalt"] = "post-purchase"  # the same run gives the same fi
 
 from matplotlib import pyplot as plt  # noqa: E402  # after the choice above
 
-_BLUE, _RED, _GREY, _INK = "#1f5fa8", "#c0392b", "#6b6b6b", "#1c1c1c"
+_BLUE, _RED, _AMBER, _GREY, _INK = "#1f5fa8", "#c0392b", "#d98200", "#6b6b6b", "#1c1c1c"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
     """One category of a run: at `seconds`, how many of the second before were let through and how many were not.
+
+    `unanswered` are those that came in while the provider was down.
 
     `quota` is a list of (from second, requests a second); `marks` are moments with a word of what happened.
     """
@@ -31,6 +33,7 @@ class Panel:
     admitted: Sequence[int]
     throttled: Sequence[int]
     quota: Sequence[tuple[float, float]]
+    unanswered: Sequence[int] = ()
     marks: Sequence[tuple[float, str]] = ()
 
 
@@ -45,7 +48,7 @@ def draw(panels: Sequence[Panel], *, title: str, note: str, file: Path) -> None:
     handles, names = axes[0, 0].get_legend_handles_labels()
     top = 1 - 0.42 / figure.get_figheight()
     figure.legend(
-        handles, names, loc="upper left", bbox_to_anchor=(0.012, top), ncols=3, frameon=False, fontsize=9, borderpad=0
+        handles, names, loc="upper left", bbox_to_anchor=(0.012, top), ncols=4, frameon=False, fontsize=9, borderpad=0
     )
     figure.tight_layout(rect=(0, 0.03, 1, top - 0.2 / figure.get_figheight()))
     figure.savefig(file.with_suffix(".png"), dpi=110, facecolor="white", metadata={"Software": None})
@@ -70,7 +73,16 @@ def _fill(axis: plt.Axes, panel: Panel) -> None:
     axis.fill_between(
         panel.seconds, panel.throttled, color=_RED, alpha=0.85, linewidth=0.8, label="429, in the second before"
     )
-    highest = max([*heights, *panel.admitted, *panel.throttled, 1]) * 1.25
+    if panel.unanswered:
+        axis.fill_between(
+            panel.seconds,
+            panel.unanswered,
+            color=_AMBER,
+            alpha=0.85,
+            linewidth=0.8,
+            label="not answered, or 503, in the second before",
+        )
+    highest = max([*heights, *panel.admitted, *panel.throttled, *panel.unanswered, 1]) * 1.25
     for number, (at, what) in enumerate(panel.marks):
         axis.axvline(at, color=_INK, linewidth=0.8, linestyle=":")
         axis.annotate(

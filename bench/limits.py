@@ -11,47 +11,41 @@ import argparse
 import json
 import os
 import platform
-import random
 import signal
 import sys
-import tempfile
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select, text
-
-from worker import Capture, Refund
 from worker.config import load
-from worker.resources import migrations_dir
-from worker.store import migrate
-from worker.store.schema import command
-from worker.wiring import Services
 
-from .machinery import CHECKOUT, Database, NotInTime, RedisServer, Stub, Workers, cpu_seconds, postgresql, wait_until
-
-CAPTURE, MANAGEMENT = "payment-transaction-capture", "payment-transaction-management"
-
-#: Environment → category → the quotas of a partner and of the acquiring partner, as in settings/rates.toml.
-QUOTAS: Mapping[str, Mapping[str, tuple[int, int]]] = {
-    "production": {CAPTURE: (50, 200), MANAGEMENT: (200, 500)},
-    "playground": {CAPTURE: (12, 50), MANAGEMENT: (50, 125)},
-}
-
-PARTNERS = tuple(f"shop-{number}" for number in range(1, 6))
+from . import outage
+from .machinery import CHECKOUT, NotInTime, wait_until
+from .rig import (
+    CAPTURE,
+    MANAGEMENT,
+    PARTNERS,
+    QUOTAS,
+    STEP,
+    Report,
+    Rig,
+    Traffic,
+    backlog,
+    commands,
+    in_percent,
+    in_seconds,
+    rig,
+    share,
+    within,
+)
 
 #: Seconds after the first request that are not judged: processes start one after another.
 _WARM = 3.0
-
-_STEP = 0.1
-
-_FINAL = ("succeeded", "rejected", "cancelled", "escalated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +59,7 @@ class Plan:
     withheld: float
     before_trouble: float
     redis_away: float
+    outages: Sequence[outage.Outage]
 
 
 FULL = Plan(
@@ -75,6 +70,7 @@ FULL = Plan(
     withheld=30,
     before_trouble=10,
     redis_away=30,
+    outages=outage.FULL,
 )
 SHORT = Plan(
     steady=10,
@@ -84,68 +80,11 @@ SHORT = Plan(
     withheld=6,
     before_trouble=4,
     redis_away=5,
+    outages=outage.SHORT,
 )
 
 
-# -------------------------------------------------------------------------------------------------------- what came in
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
-    """What came in at the provider; moments are seconds since the first request."""
-
-    began: float
-    admitted: Mapping[tuple[str, str], Sequence[float]]
-    throttled: Mapping[tuple[str, str], Sequence[float]]
-    repeated: int
-
-    @classmethod
-    def read(cls, told: Mapping[str, Any]) -> Traffic:
-        """Sort what the stub tells by category and account."""
-        rows = told["rows"]
-        began = rows[0][0]
-        admitted: dict[tuple[str, str], list[float]] = {}
-        throttled: dict[tuple[str, str], list[float]] = {}
-        for at, category, account, is_admitted in rows:
-            moments = admitted if is_admitted else throttled
-            moments.setdefault((told["categories"][category], told["accounts"][account]), []).append(at - began)
-
-        return cls(began=began, admitted=admitted, throttled=throttled, repeated=told["repeated"])
-
-    def moments(self, category: str, account: str | None = None) -> tuple[list[float], list[float]]:
-        """The moments of what was let through, and of what was not."""
-        first, second = (
-            sorted(
-                at
-                for (what, who), moments in those.items()
-                if what == category and account in {None, who}
-                for at in moments
-            )
-            for those in (self.admitted, self.throttled)
-        )
-
-        return first, second
-
-    def most_in_a_second(self, category: str, account: str | None = None) -> int:
-        """The most requests of any second, whatever became of them."""
-        admitted, throttled = self.moments(category, account)
-        moments, most, begins = sorted([*admitted, *throttled]), 0, 0
-        for ends, at in enumerate(moments):
-            while moments[begins] <= at - 1.0 + 1e-9:
-                begins += 1
-            most = max(most, ends - begins + 1)
-
-        return most
-
-
-def within(moments: Sequence[float], begins: float, ends: float) -> int:
-    """How many of sorted moments lie after `begins` and not after `ends`."""
-    return bisect_right(moments, ends) - bisect_right(moments, begins)
-
-
-def share(part: float, whole: float) -> float:
-    """A part of a whole that may be nothing."""
-    return round(part / whole, 4) if whole else 0.0
+# ------------------------------------------------------------------------------------------------------- the scenarios
 
 
 def settled_after(traffic: Traffic, category: str, *, change: float, quota: float, ends: float) -> float | None:
@@ -157,144 +96,9 @@ def settled_after(traffic: Traffic, category: str, *, change: float, quota: floa
         # A second of the old quota may still be in the window: twice as much as the new one is not settled.
         if 0.9 * 2 * quota <= good <= 1.02 * 2 * quota and bad < 0.01 * (good + bad):
             return round(at - change, 1)
-        at += _STEP
+        at += STEP
 
     return None
-
-
-# ------------------------------------------------------------------------------------------------------------ the rig
-
-
-@dataclass(slots=True, kw_only=True)
-class Rig:
-    """Everything that a run needs, and the run that is under way."""
-
-    folder: Path
-    database: Database
-    redis: RedisServer
-    stub: Stub
-    services: Services | None = None
-    workers: Workers | None = None
-
-    def prepare(self, *, environment: str, processes: int, counts: Mapping[str, int], headers: bool = True) -> None:
-        """Fill a new database with due commands, set the quotas, and start the workers."""
-        database_url = self.database.empty("bench")
-        profile = self.folder / "bench.toml"
-        profile.write_text(_profile(database_url, self.redis.url, self.stub.url, environment), encoding="utf-8")
-        told = {"POST_PURCHASE_PROFILE": str(profile)}
-        self.services = Services(load(environ=told))
-        migrate.upgrade(self.services.store.engine, migrations_dir())
-        _enqueue(self.services, counts)
-        # As after an outage: dispatch hands the backlog out, and nothing of an earlier run is known of any quota.
-        self.redis.client.flushall()
-        self.stub.ask("reset")
-        self.stub.ask("set", quotas=QUOTAS[environment], factor=1.0, has_headers=headers)
-        split = [processes] if processes == 1 else [processes // 2, processes - processes // 2]
-        self.workers = Workers(folder=self.folder, environment=told, processes=split)
-        self.workers.start()
-        wait_until(lambda: self.stub.ask("count")["requests"], what="the first request")
-
-    def finish(self) -> dict[str, int]:
-        """End the workers; return how many commands are in which state, with their claims and sends."""
-        assert self.services is not None  # noqa: S101  # it was prepared before
-        assert self.workers is not None  # noqa: S101  # it was prepared before
-        self.workers.stop()
-        with self.services.store.engine.connect() as connection:
-            rows = connection.execute(select(command.c.state, func.count()).group_by(command.c.state))
-            found = {str(state): int(count) for state, count in rows}
-            sums = connection.execute(select(func.sum(command.c.claims), func.sum(command.c.attempts))).one()
-        self.services.close()
-
-        return {**found, "claims": int(sums[0]), "sends": int(sums[1])}
-
-    def unfinished(self) -> int:
-        """How many commands have not ended."""
-        assert self.services is not None  # noqa: S101  # it was prepared before
-        statement = select(func.count()).where(command.c.state.not_in(_FINAL))
-        with self.services.store.engine.connect() as connection:
-            return int(connection.scalar(statement) or 0)
-
-    def cpu(self) -> dict[str, float]:
-        """CPU seconds that each part has used so far."""
-        assert self.workers is not None  # noqa: S101  # it was prepared before
-        assert self.redis.process is not None  # noqa: S101  # it was started before
-
-        return {
-            "workers": self.workers.cpu_seconds(),
-            "redis": cpu_seconds(self.redis.process.pid),
-            "postgresql": cpu_seconds(self.database.pid),
-        }
-
-    def traffic(self) -> Traffic:
-        """What came in so far."""
-        return Traffic.read(self.stub.ask("log"))
-
-
-@contextmanager
-def rig(latency: float) -> Iterator[Rig]:
-    """Start what all runs share; nothing of it is left when the block ends."""
-    with tempfile.TemporaryDirectory(prefix="pp-bench-") as name, postgresql() as database:
-        made = Rig(folder=Path(name), database=database, redis=RedisServer(Path(name)), stub=Stub(latency))
-        try:
-            made.redis.start()
-            made.stub.start()
-            yield made
-        finally:
-            if made.workers is not None:
-                made.workers.stop()
-            made.stub.stop()
-            made.redis.stop()
-
-
-def _profile(database_url: str, redis_url: str, provider_url: str, environment: str) -> str:
-    accounts = "\n".join(
-        f'[accounts.{name}]\nprovider = "klarna"\nbase_url = "{provider_url}"\nusername = "bench+{name}"\n'
-        f'password = "bench"\nenvironment = "{environment}"\nrate_table = "klarna-network"\n'
-        'acquiring_partner = "acquirer"\n'
-        for name in PARTNERS
-    )
-
-    return f'[database]\nurl = "{database_url}"\n\n[broker]\nurl = "{redis_url}"\n\n[log]\nlevel = "info"\n\n{accounts}'
-
-
-def _enqueue(services: Services, counts: Mapping[str, int]) -> None:
-    """Store commands in a random order, each about an order of its own, evenly spread over the partners."""
-    chance = random.Random(1)  # noqa: S311  # no secret
-    kinds = [kind for kind, count in counts.items() for _ in range(count)]
-    chance.shuffle(kinds)
-    made = [
-        (Capture if kind == CAPTURE else Refund)(
-            account=PARTNERS[number % len(PARTNERS)], order_id=f"order-{number}", amount=1000, reference=f"r-{number}"
-        )
-        for number, kind in enumerate(kinds)
-    ]
-    for start in range(0, len(made), 1_000):
-        with services.store.engine.begin() as connection:
-            services.enqueue(connection, made[start : start + 1_000])
-    with services.store.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        # As autovacuum does within its minute: without statistics each claim looks through the whole backlog.
-        connection.execute(text("ANALYZE"))
-
-
-def _backlog(environment: str, seconds: float) -> dict[str, int]:
-    """So many commands that neither quota runs out of them."""
-    return {category: round(levels[1] * seconds) for category, levels in QUOTAS[environment].items()}
-
-
-# ------------------------------------------------------------------------------------------------------- the scenarios
-
-
-@dataclass(slots=True, kw_only=True)
-class Report:
-    """What was found so far."""
-
-    scenarios: list[dict[str, Any]] = field(default_factory=list)
-    charts: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, result: dict[str, Any]) -> None:
-        """Keep a result, and show it to whoever waits."""
-        self.scenarios.append(result)
-        print(json.dumps(result), flush=True)
 
 
 def steady(rig: Rig, plan: Plan, report: Report) -> None:
@@ -302,7 +106,9 @@ def steady(rig: Rig, plan: Plan, report: Report) -> None:
     for environment in plan.environments:
         for processes in plan.processes:
             rig.prepare(
-                environment=environment, processes=processes, counts=_backlog(environment, 1.1 * plan.steady + 12)
+                environment=environment,
+                processes=processes,
+                made=commands(backlog(environment, 1.1 * plan.steady + 12)),
             )
             time.sleep(_WARM)
             before, began = rig.cpu(), time.time()
@@ -325,7 +131,7 @@ def steady(rig: Rig, plan: Plan, report: Report) -> None:
             report.add(result)
             if (environment, processes) == (plan.environments[0], plan.processes[len(plan.processes) // 2]):
                 title = f"Both {environment} quotas of an acquiring partner, {processes} worker processes"
-                _keep_chart(report, "steady", title, traffic=traffic, environment=environment, ends=start + plan.steady)
+                report.keep_chart("steady", title, traffic=traffic, environment=environment, ends=start + plan.steady)
 
 
 def _use(traffic: Traffic, environment: str, begins: float, ends: float) -> dict[str, Any]:
@@ -350,7 +156,9 @@ def _use(traffic: Traffic, environment: str, begins: float, ends: float) -> dict
 def changed(rig: Rig, plan: Plan, report: Report) -> None:
     """Scenario 2: the provider halves its quotas in mid-run, and doubles them again later."""
     processes = 4
-    rig.prepare(environment="production", processes=processes, counts=_backlog("production", 2.7 * plan.change + 8))
+    rig.prepare(
+        environment="production", processes=processes, made=commands(backlog("production", 2.7 * plan.change + 8))
+    )
     time.sleep(_WARM + plan.change / 2)
     halved = rig.stub.ask("set", factor=0.5)["at"]
     time.sleep(plan.change)
@@ -373,8 +181,7 @@ def changed(rig: Rig, plan: Plan, report: Report) -> None:
     report.add(
         {"scenario": "changed", "processes": processes, "categories": found, "load_average": round(load_average, 1)}
     )
-    _keep_chart(
-        report,
+    report.keep_chart(
         "changed",
         f"The provider halves its quotas, and doubles them again, {processes} worker processes",
         traffic=traffic,
@@ -391,7 +198,7 @@ def withheld(rig: Rig, plan: Plan, report: Report) -> None:
     rig.prepare(
         environment="production",
         processes=processes,
-        counts=_backlog("production", 1.1 * plan.withheld + 12),
+        made=commands(backlog("production", 1.1 * plan.withheld + 12)),
         headers=False,
     )
     time.sleep(_WARM)
@@ -414,8 +221,8 @@ def withheld(rig: Rig, plan: Plan, report: Report) -> None:
 def redis_in_trouble(rig: Rig, plan: Plan, report: Report) -> None:
     """Scenario 5: Redis is flushed, restarted, and stopped for a while; every command must still end once."""
     processes, pause = 4, plan.before_trouble
-    counts = _backlog("production", 3 * pause + 2)
-    rig.prepare(environment="production", processes=processes, counts=counts)
+    made = commands(backlog("production", 3 * pause + 2))
+    rig.prepare(environment="production", processes=processes, made=made)
     marks: list[tuple[float, str]] = []
 
     def happens(what: str, do: Callable[[], object]) -> None:
@@ -459,7 +266,7 @@ def redis_in_trouble(rig: Rig, plan: Plan, report: Report) -> None:
         {
             "scenario": "redis",
             "processes": processes,
-            "commands": sum(counts.values()),
+            "commands": len(made),
             "ended": {state: ended[state] for state in ended if state not in {"claims", "sends"}},
             "not_ended": lost,
             "repeated": traffic.repeated,
@@ -467,8 +274,7 @@ def redis_in_trouble(rig: Rig, plan: Plan, report: Report) -> None:
             "load_average": round(load_average, 1),
         }
     )
-    _keep_chart(
-        report,
+    report.keep_chart(
         "redis",
         f"Redis flushed, restarted, and stopped for {plan.redis_away:g} s, {processes} worker processes",
         traffic=traffic,
@@ -478,44 +284,22 @@ def redis_in_trouble(rig: Rig, plan: Plan, report: Report) -> None:
     )
 
 
+def down(rig: Rig, plan: Plan, report: Report) -> None:
+    """Scenario 4: the provider is down for hours, and then back."""
+    for each in plan.outages:
+        outage.play(rig, each, report)
+
+
 SCENARIOS: Mapping[str, Callable[[Rig, Plan, Report], None]] = {
     "steady": steady,
     "changed": changed,
     "withheld": withheld,
+    "outage": down,
     "redis": redis_in_trouble,
 }
 
 
 # ----------------------------------------------------------------------------------------------------------- the report
-
-
-def _keep_chart(
-    report: Report,
-    name: str,
-    title: str,
-    *,
-    traffic: Traffic,
-    environment: str,
-    ends: float,
-    factors: Sequence[tuple[float, float]] = ((0.0, 1.0),),
-    marks: Sequence[tuple[float, str]] = (),
-) -> None:
-    """Keep the series of a run: what was let through and what was not in the second before each moment."""
-    steps = [round(number * _STEP, 1) for number in range(int(ends / _STEP) + 1)]
-    panels = []
-    for category, (_, shared) in QUOTAS[environment].items():
-        admitted, throttled = traffic.moments(category)
-        panels.append(
-            {
-                "title": f"{category.replace('-', ' ')}, quota {shared} a second",
-                "seconds": steps,
-                "admitted": [within(admitted, at - 1, at) for at in steps],
-                "throttled": [within(throttled, at - 1, at) for at in steps],
-                "quota": [(round(at, 2), factor * shared) for at, factor in factors],
-                "marks": [(round(at, 2), what) for at, what in marks],
-            }
-        )
-    report.charts[name] = {"title": title, "panels": panels}
 
 
 def draw_charts(charts: Mapping[str, Any], *, note: str, folder: Path) -> None:
@@ -570,10 +354,6 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _percent(part: float) -> str:
-    return f"{100 * part:.1f} %"
-
-
 def _steady_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
         "## Both quotas of an acquiring partner at once, five partners",
@@ -589,7 +369,7 @@ def _steady_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         capture, management, cpu = row["categories"][CAPTURE], row["categories"][MANAGEMENT], row["cpu_cores"]
         lines.append(
             f"| {row['environment']} {capture['quota']} + {management['quota']}/s | {row['processes']} "
-            f"| {_percent(capture['used'])} | {_percent(management['used'])} | {_percent(row['throttled'])} "
+            f"| {in_percent(capture['used'])} | {in_percent(management['used'])} | {in_percent(row['throttled'])} "
             f"| {capture['most_in_a_second']} of {capture['quota']} "
             f"| {management['most_in_a_second']} of {management['quota']} "
             f"| {capture['most_in_a_second_of_a_partner']} of {capture['partner_quota']} "
@@ -614,16 +394,12 @@ def _changed_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in rows:
         for category, each in row["categories"].items():
             lines.append(
-                f"| {category} | {row['processes']} | {_seconds(each['settled_down_seconds'])} "
-                f"| {_seconds(each['settled_up_seconds'])} | {each['throttled_before']} "
+                f"| {category} | {row['processes']} | {in_seconds(each['settled_down_seconds'])} "
+                f"| {in_seconds(each['settled_up_seconds'])} | {each['throttled_before']} "
                 f"| {each['throttled_after_halving']} | {each['throttled_after_doubling']} | {row['load_average']} |"
             )
 
     return lines
-
-
-def _seconds(number: float | None) -> str:
-    return "never" if number is None else f"{number:.1f} s"
 
 
 def _withheld_table(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -636,8 +412,8 @@ def _withheld_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in rows:
         used = row["categories"]
         lines.append(
-            f"| {row['processes']} | {_percent(used[CAPTURE]['used'])} | {_percent(used[MANAGEMENT]['used'])} "
-            f"| {_percent(row['throttled'])} | {row['load_average']} |"
+            f"| {row['processes']} | {in_percent(used[CAPTURE]['used'])} | {in_percent(used[MANAGEMENT]['used'])} "
+            f"| {in_percent(row['throttled'])} | {row['load_average']} |"
         )
 
     return lines
@@ -658,7 +434,7 @@ def _redis_table(rows: Sequence[dict[str, Any]]) -> list[str]:
             lines.append(
                 f"| {category} | {row['processes']} | {each['most_in_a_second']} of {each['quota']} "
                 f"| {each['most_in_a_second_of_a_partner']} of {each['partner_quota']} | {each['throttled']} "
-                f"| {_seconds(each['sends_again_after_seconds'])} | {row['commands']} "
+                f"| {in_seconds(each['sends_again_after_seconds'])} | {row['commands']} "
                 f"| {row['commands'] - row['not_ended']} | {row['repeated']} | {row['load_average']} |"
             )
 
@@ -669,6 +445,7 @@ _TABLES: Mapping[str, Callable[[Sequence[dict[str, Any]]], list[str]]] = {
     "steady": _steady_table,
     "changed": _changed_table,
     "withheld": _withheld_table,
+    "outage": outage.table,
     "redis": _redis_table,
 }
 
@@ -682,18 +459,22 @@ def missed(scenarios: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in scenarios:
         name = f"{row['scenario']} ({row.get('environment', 'production')}, {row['processes']} processes)"
         if row.get("throttled", 0.0) >= 0.01:  # noqa: PLR2004  # the target
-            found.append(f"{name}: {_percent(row['throttled'])} of the answers are 429")
+            found.append(f"{name}: {in_percent(row['throttled'])} of the answers are 429")
         if row.get("not_ended") or row.get("repeated"):
-            found.append(f"{name}: {row.get('not_ended', 0)} not ended, {row['repeated']} carried out twice")
+            found.append(f"{name}: {row.get('not_ended', 0)} not ended, {row.get('repeated', 0)} carried out twice")
+        if row["scenario"] == "outage":
+            found += [f"{name}: {each}" for each in outage.missed(row)]
         for category, each in row["categories"].items():
             if row["scenario"] == "steady" and each["used"] < 0.95:  # noqa: PLR2004  # the target
-                found.append(f"{name}: {_percent(each['used'])} of {category} used")
+                found.append(f"{name}: {in_percent(each['used'])} of {category} used")
             if row["scenario"] == "redis" and each["most_in_a_second"] > 2 * each["quota"]:
                 found.append(f"{name}: {each['most_in_a_second']} of {category} in a second")
             if row["scenario"] == "changed":
                 settled = (each["settled_down_seconds"], each["settled_up_seconds"])
                 if any(seconds is None or seconds > 3 for seconds in settled):  # noqa: PLR2004  # the target
-                    found.append(f"{name}: {category} settled after {_seconds(settled[0])} and {_seconds(settled[1])}")
+                    found.append(
+                        f"{name}: {category} settled after {in_seconds(settled[0])} and {in_seconds(settled[1])}"
+                    )
 
     return found
 

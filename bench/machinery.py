@@ -39,7 +39,7 @@ class NotInTime(Exception):
     """Something that the bench waited for did not come about."""
 
 
-def wait_until(fact: Callable[[], object], *, within: float = _WITHIN, what: str) -> None:
+def wait_until(fact: Callable[[], object], *, within: float = _WITHIN, every: float = 0.02, what: str) -> None:
     """Wait until `fact` is true.
 
     Raises:
@@ -49,7 +49,7 @@ def wait_until(fact: Callable[[], object], *, within: float = _WITHIN, what: str
     while not fact():
         if time.monotonic() > ends:
             raise NotInTime(f"{what}: not within {within:g} s")
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -182,10 +182,11 @@ class Stub:
 
     latency: float
     url: str = ""
+    control_url: str = ""
     process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Start it; returns when its port is open."""
+        """Start it; returns when its ports are open."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.stub", "--latency", str(self.latency)],
             cwd=CHECKOUT,
@@ -193,11 +194,12 @@ class Stub:
             text=True,
         )
         assert self.process.stdout is not None  # noqa: S101  # it is piped
-        self.url = require_loopback(f"http://127.0.0.1:{int(self.process.stdout.readline())}")
+        ports = [int(each) for each in self.process.stdout.readline().split()]
+        self.url, self.control_url = (require_loopback(f"http://127.0.0.1:{port}") for port in ports)
 
     def ask(self, what: str, **content: object) -> dict[str, Any]:
         """Ask for something below `/-/`."""
-        request = urllib.request.Request(f"{self.url}/-/{what}", data=json.dumps(content).encode())  # noqa: S310  # a loopback address
+        request = urllib.request.Request(f"{self.control_url}/-/{what}", data=json.dumps(content).encode())  # noqa: S310  # a loopback address
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # a loopback address
             told: dict[str, Any] = json.load(answer)
 

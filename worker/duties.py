@@ -2,7 +2,8 @@
 
 Decides when a tick happens: at the interval, a little early or late by chance, so that many processes do not ask the
 database at once. Each tick is a bounded `run_once`; locking in the store makes any number of tickers safe, so there
-is no beat and no leader. A tick that fails is logged and the next one comes.
+is no beat and no leader. A tick that fails is logged and the next one comes. What waits for somebody outside ticks in a
+thread of its own: a provider that hangs must not keep other accounts' commands from being dispatched.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ _JITTER = 0.2
 
 @dataclass(slots=True)
 class Duty:
-    """Something that must be done again and again."""
+    """Something that must be done again and again. `is_slow`: a tick may last as long as a call to a provider."""
 
     name: str
     interval: float
     run_once: Callable[[], Mapping[str, int]]
+    is_slow: bool = False
     ticks: int = 0
     failures: int = 0
     last_at: str | None = None
@@ -59,12 +61,26 @@ def duties(of: Services) -> list[Duty]:
     return [
         Duty("dispatch", of.settings.dispatch.interval_seconds, of.dispatcher.run_once),
         Duty("sweep", of.settings.sweep.interval_seconds, of.sweeper.run_once),
-        Duty("probe", of.settings.breaker.interval_seconds, of.prober.run_once),
+        Duty("probe", of.settings.breaker.interval_seconds, of.prober.run_once, is_slow=True),
     ]
 
 
 def keep_up(work: list[Duty], stop: threading.Event) -> None:
     """Tick each duty at its interval until `stop` is set."""
+    groups = [[duty for duty in work if not duty.is_slow], *([duty] for duty in work if duty.is_slow)]
+    threads = [
+        threading.Thread(target=_tick, args=(group, stop), name=f"post-purchase-{group[0].name}", daemon=True)
+        for group in groups
+        if group
+    ]
+    for each in threads:
+        each.start()
+    stop.wait()
+    for each in threads:
+        each.join()
+
+
+def _tick(work: list[Duty], stop: threading.Event) -> None:
     due = dict.fromkeys(range(len(work)), 0.0)
     now = 0.0
     while not stop.is_set():

@@ -38,7 +38,7 @@ def upkeep_step(
 
 
 class Upkeep(bootsteps.StartStopStep):
-    """A thread in the worker's main process that ticks dispatch and sweep."""
+    """A thread in the worker's main process that ticks dispatch, sweep and probe."""
 
     requires = frozenset({"celery.worker.components:Pool"})
     services: Callable[[], Services]

@@ -186,6 +186,7 @@ class Services:
         return Breaker(
             most={Cause.BREAKER: breaker.failures, Cause.CREDENTIALS: breaker.refusals},
             probe_in=timedelta(seconds=breaker.probe_seconds),
+            probe_cap=timedelta(seconds=breaker.probe_cap_seconds),
         )
 
     @cached_property

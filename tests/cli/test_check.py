@@ -243,8 +243,10 @@ def test_people_see_a_table_and_the_exit_code_says_the_rest(run):
 # --- upkeep, as workers tell of it -------------------------------------------------------------------------
 
 
-def told(last_at):
-    return {duty: {"ticks": 1, "failures": 0, "last_at": last_at, "last_counts": {}} for duty in ("dispatch", "sweep")}
+def told(last_at, **otherwise):
+    moments = {**dict.fromkeys(("dispatch", "sweep", "probe"), last_at), **otherwise}
+
+    return {duty: {"ticks": 1, "failures": 0, "last_at": moment, "last_counts": {}} for duty, moment in moments.items()}
 
 
 @pytest.fixture
@@ -261,16 +263,24 @@ def ago(**duration):
 
 def test_an_upkeep_that_ticks_is_well(upkeep):
     """It told so a moment ago."""
-    assert ("ok", "dispatch and sweep tick in 1 of 1 workers") == (
+    assert ("ok", "dispatch, sweep and probe tick in 1 of 1 workers") == (
         upkeep({"a": told(ago(seconds=1))}).status,
         upkeep({"a": told(ago(seconds=1))}).found,
     )
+
+
+def test_a_probe_may_last_as_long_as_a_call(upkeep):
+    """A provider that hangs is no reason to start a worker again; its tick takes 2 s longer than the others may."""
+    assert "ok" == upkeep({"a": told(ago(seconds=1), probe=ago(seconds=12))}).status
 
 
 @pytest.mark.parametrize(
     ("replies", "said"),
     [
         pytest.param({"a": told(ago(minutes=5))}, "dispatch of a last ticked 20", id="it stood still"),
+        pytest.param(
+            {"a": told(ago(seconds=1), probe=ago(minutes=5))}, "probe of a last ticked 20", id="nobody ends a pause"
+        ),
         pytest.param({"a": told(None)}, "dispatch of a has not ticked yet", id="it never began"),
         pytest.param({"a": {"error": "unknown command"}}, "dispatch of a has not ticked yet", id="it is too old"),
         pytest.param({"b": told(ago(seconds=1))}, "a does not tell of any", id="it is silent"),

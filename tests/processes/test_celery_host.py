@@ -193,7 +193,7 @@ def test_the_doctor_looks_only_at_workers_that_take_commands(new_worker, environ
 
     found = check(environment, tmp_path)
 
-    assert "dispatch and sweep tick in 1 of 1 workers" == found["upkeep"]["found"]
+    assert "dispatch, sweep and probe tick in 1 of 1 workers" == found["upkeep"]["found"]
     assert [] == [name for name, each in found.items() if each["status"] == FAIL]
 
 

@@ -89,7 +89,9 @@ class Stage:
             chance=lambda: 0.5,
         )
         # Patient: most stories are about what becomes of one command while its provider is ill.
-        self.breaker = Breaker(most=dict.fromkeys(Cause, 1_000_000), probe_in=timedelta(seconds=5))
+        self.breaker = Breaker(
+            most=dict.fromkeys(Cause, 1_000_000), probe_in=timedelta(seconds=5), probe_cap=timedelta(minutes=1)
+        )
         self.window = window
         self.is_stopping = False
         self.dead = []

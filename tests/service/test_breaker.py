@@ -20,7 +20,7 @@ WELL = [Succeeded(status=200), Rejected(problem=PROBLEM), NotNow(problem=PROBLEM
 
 
 def breaker(*, failures=5, refusals=3):
-    return Breaker(most={Cause.BREAKER: failures, Cause.CREDENTIALS: refusals}, probe_in=timedelta(seconds=5))
+    return Breaker(most={Cause.BREAKER: failures, Cause.CREDENTIALS: refusals}, probe_in=SECOND * 5, probe_cap=MINUTE)
 
 
 @pytest.fixture
@@ -105,6 +105,19 @@ def test_it_begins_again_with_one_call_and_twice_as_many_with_each_answer():
     assert [1, 2, 4, 8, 16, 20] == careful
 
 
+def test_who_falls_ill_again_on_the_way_is_left_alone_for_longer_each_time():
+    """A provider that reads well and does not write would take a rung of one command after the other, every 5 s."""
+    under_test = breaker(failures=1)
+    waits = [under_test.note(ACCOUNT, ILL[0]).probe_in for _ in range(6)]
+    while under_test.careful(ACCOUNT, 200) < 200:
+        under_test.note(ACCOUNT, WELL[0])
+
+    another_day = under_test.note(ACCOUNT, ILL[0]).probe_in
+
+    assert [5, 10, 20, 40, 60, 60] == [wait.total_seconds() for wait in waits]
+    assert SECOND * 5 == another_day
+
+
 def test_while_it_begins_again_one_failure_is_enough():
     """It was ill a moment ago."""
     under_test = breaker(failures=5)
@@ -132,6 +145,20 @@ def test_an_outage_stops_the_sending_and_costs_the_waiting_nothing(ward):
     assert {"pending"} == {each.state.value for each in commands}
     assert 20 <= sum(each.failures == 0 and each.attempts == 0 for each in commands)
     assert max(each.failures for each in commands) == 1
+
+
+def test_a_provider_that_reads_and_does_not_write_costs_a_rung_a_minute_and_not_all_of_them(ward):
+    """Each probe ends the pause and the next change begins it again; most commands must keep their rungs meanwhile."""
+    ward.world.fault("status", status=503, times=None, path="captures$")
+    ids = [ward.capture() for _ in range(60)]
+    ward.window = 5
+
+    ward.work(MINUTE * 30, tick=SECOND * 5)
+
+    attempts = [ward.command(each).attempts for each in ids]
+    assert sum(attempts) <= 50
+    assert 30 <= attempts.count(0)
+    assert [] == ward.tickets()
 
 
 def test_when_the_provider_is_back_everything_is_done_once(ward):
@@ -168,9 +195,7 @@ def test_without_anything_to_send_nothing_is_tried(ward):
     """An idle shop asks its provider nothing."""
     with ward.store.begin() as transaction:
         trip = breaker(failures=1).note(ACCOUNT, ILL[0])
-        transaction.begin_pause(
-            trip.pause(ward.accounts[ACCOUNT].policy, now=transaction.now, probe_in=timedelta(seconds=5))
-        )
+        transaction.begin_pause(trip.pause(ward.accounts[ACCOUNT].policy, now=transaction.now))
 
     ward.work(MINUTE, tick=SECOND)
 
@@ -188,6 +213,63 @@ def test_another_account_goes_on_meanwhile(ward):
     ward.work(SECOND * 2, tick=SECOND)
 
     assert "succeeded" == ward.command(read).state.value
+
+
+def test_one_provider_that_hangs_does_not_hold_up_the_probe_of_another(ward):
+    """With ten accounts at a provider that hangs, the eleventh would wait for five minutes."""
+    ward.breaker = breaker(failures=1)
+    ward.world.fault("status", status=503, times=None)
+    ward.capture()
+    ward.enqueue(_read(ward))
+    ward.work(SECOND, tick=SECOND)
+    before = pauses(ward)
+    ward.world.clear_faults()
+    ward.world.fault("hang", times=None, path="^/ordermanagement")
+    ward.clock.advance(MINUTE)
+    began = ward.clock.now
+
+    counts = ward.prober(ward.probing).run_once()
+
+    assert {(ACCOUNT, "", "breaker"), (BLUESNAP, "", "breaker")} == set(before)
+    assert {"probed": 2, "resumed": 1} == dict(counts)
+    assert [(ACCOUNT, "", "breaker")] == pauses(ward)
+    assert ward.clock.now - began <= ward.reply
+
+
+def test_an_account_that_is_paused_for_two_causes_is_asked_once(ward):
+    """One read tells whether anybody is there and whether they let us in."""
+    ward.capture()
+    with ward.store.begin() as transaction:
+        for outcome in (ILL[0], Unauthorized(problem=PROBLEM)):
+            trip = breaker(failures=1, refusals=1).note(ACCOUNT, outcome)
+            transaction.begin_pause(trip.pause(ward.accounts[ACCOUNT].policy, now=transaction.now))
+    before = pauses(ward)
+    ward.clock.advance(MINUTE)
+
+    counts = ward.prober(ward.probing).run_once()
+
+    assert 2 == len(before)
+    assert {"probed": 2, "resumed": 2} == dict(counts)
+    assert [] == pauses(ward)
+    assert 1 == len(reads(ward))
+
+
+def test_many_providers_that_hang_are_waited_for_once(ward):
+    """One after the other they would keep a whole round of probes from being made."""
+    ward.breaker = breaker(failures=1)
+    ward.world.fault("status", status=503, times=None)
+    ward.capture()
+    ward.enqueue(_read(ward))
+    ward.work(SECOND, tick=SECOND)
+    ward.world.clear_faults()
+    ward.world.fault("hang", times=None)
+    ward.clock.advance(MINUTE)
+    began = ward.clock.now
+
+    counts = ward.prober(ward.probing).run_once()
+
+    assert {"probed": 2, "resumed": 0} == dict(counts)
+    assert ward.clock.now - began <= ward.reply
 
 
 def _read(stage):

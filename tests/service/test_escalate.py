@@ -245,6 +245,32 @@ def test_a_common_cause_makes_one_ticket_to_which_the_rest_is_added(each_stage):
     assert more == [each.command_id for each in added.case_file.cases]
 
 
+def test_one_outage_makes_one_ticket_that_grows_and_closes_by_itself(each_stage):
+    """Whoever was called at night sees all that it hit in one place, and need not go through it when all ended well."""
+    each_stage.world.fault("status", status=503, times=None)
+    first = [each_stage.capture() for _ in range(2)]
+    each_stage.work(timedelta(minutes=30))
+    later = [each_stage.capture() for _ in range(3)]
+    each_stage.work(timedelta(hours=7), tick=timedelta(minutes=2))
+    during = each_stage.tickets()
+    told = [(each.verb, {case.command_id for case in each.case_file.cases}) for each in each_stage.desk.told]
+
+    each_stage.world.clear_faults()
+    for each in first:
+        each_stage.operator().retry(each)
+    each_stage.work(timedelta(minutes=1))
+    halfway = each_stage.tickets()
+    for each in later:
+        each_stage.operator().retry(each)
+    each_stage.work(timedelta(minutes=1))
+
+    assert [("ladder_exhausted", "open")] == during == halfway
+    assert [("open", set(first)), ("append", set(later))] == told
+    assert ["succeeded"] * 5 == each_stage.states()
+    assert [("ladder_exhausted", "closed")] == each_stage.tickets()
+    assert 5 == len(each_stage.effects())
+
+
 def test_additions_keep_their_distance(stage):
     """A desk that got a mail for each of a thousand commands would be switched off."""
     stage.world.fault("status", status=401, times=None)

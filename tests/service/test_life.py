@@ -285,7 +285,9 @@ class Life(RuleBasedStateMachine):
     )
     def open_orders(self, wishes, switches, most):
         world = self.stage.world
-        self.stage.breaker = Breaker(most=dict.fromkeys(Cause, most), probe_in=timedelta(seconds=5))
+        self.stage.breaker = Breaker(
+            most=dict.fromkeys(Cause, most), probe_in=timedelta(seconds=5), probe_cap=timedelta(minutes=1)
+        )
         world.switch(**switches)
         self.are_keys_honoured = switches.get("bluesnap_keys", True)
         whole = world.create_order(amount=10_000)

@@ -265,7 +265,12 @@ def _replies(app: Celery, question: str, *, of: Sequence[str] | None = None) -> 
 
 
 def _upkeep(replies: Mapping[str, Any], workers: Collection[str], settings: Settings) -> Finding:
-    intervals = {"dispatch": settings.dispatch.interval_seconds, "sweep": settings.sweep.interval_seconds}
+    patience = {
+        "dispatch": _MISSED_TICKS * settings.dispatch.interval_seconds,
+        "sweep": _MISSED_TICKS * settings.sweep.interval_seconds,
+        # One lasts as long as a provider that hangs is given to answer.
+        "probe": _MISSED_TICKS * settings.breaker.interval_seconds + settings.http.total_timeout_seconds,
+    }
     if not replies:
         fix = f"{_START_A_WORKER}, or: post-purchase upkeep"
         return Finding(name="upkeep", status=FAIL, found="no worker tells of any", fix=fix)
@@ -274,7 +279,7 @@ def _upkeep(replies: Mapping[str, Any], workers: Collection[str], settings: Sett
     stuck = [
         f"{duty} of {worker} {'last ticked ' + last if last else 'has not ticked yet'}"
         for worker, duties in sorted(replies.items())
-        for duty, seconds in intervals.items()
+        for duty, seconds in patience.items()
         if not _ticks(last := duties.get(duty, {}).get("last_at"), seconds, now)
     ]
     stuck += [f"{worker} does not tell of any" for worker in sorted(set(workers) - set(replies))]
@@ -283,15 +288,15 @@ def _upkeep(replies: Mapping[str, Any], workers: Collection[str], settings: Sett
         return Finding(name="upkeep", status=FAIL, found="; ".join(stuck), fix=fix)
 
     return Finding(
-        name="upkeep", status=OK, found=f"dispatch and sweep tick in {len(replies)} of {len(workers)} workers"
+        name="upkeep", status=OK, found=f"dispatch, sweep and probe tick in {len(replies)} of {len(workers)} workers"
     )
 
 
-def _ticks(last_at: str | None, interval_seconds: float, now: datetime) -> bool:
+def _ticks(last_at: str | None, within_seconds: float, now: datetime) -> bool:
     if last_at is None:
         return False
 
-    return now - datetime.fromisoformat(last_at) <= _MISSED_TICKS * timedelta(seconds=interval_seconds) + _CLOCKS_DIFFER
+    return now - datetime.fromisoformat(last_at) <= timedelta(seconds=within_seconds) + _CLOCKS_DIFFER
 
 
 # --- asking ------------------------------------------------------------------------------------------------

@@ -478,7 +478,7 @@ class _Task:
         """Pause the accounts whose provider is ill, for every process."""
         for trip in self.trips:
             account = self.x.accounts[trip.account]
-            pause = trip.pause(account.policy, now=transaction.now, probe_in=self.x.breaker.probe_in)
+            pause = trip.pause(account.policy, now=transaction.now)
             if transaction.begin_pause(pause):
                 log.warning("account.paused", account=trip.account, cause=trip.cause.value, why=trip.why)
 

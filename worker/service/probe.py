@@ -1,13 +1,14 @@
 """Try whether the provider of a paused account is well again, with one read at a time.
 
 Decides when a pause by the machine ends: once a read is answered in a way that an ill provider, or one that refuses the
-account, would not answer. Leaves to `breaker` when a pause begins. Any number of probers may run at once; the store
-gives each probe to one of them.
+account, would not answer. Accounts are asked side by side, so that one whose provider hangs keeps no other waiting.
+Leaves to `breaker` when a pause begins. Any number of probers may run at once; the store gives each probe to one of
+them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -55,21 +56,31 @@ class Prober:
         """
         with self.store.begin() as transaction:
             due = transaction.take_probes(sorted(self.accounts), every=self.every, cap=self.cap)
-        well = [probe for probe, answer in self._asked(due) if _is_well(probe, answer)]
-        for probe in well:
-            self._end(probe)
+        counts = Counter(probed=len(due), resumed=0)
+        for probe, answer in self._answered(due):
+            if _is_well(probe, answer):
+                self._end(probe)
+                counts["resumed"] += 1
 
-        return Counter(probed=len(due), resumed=len(well))
+        return counts
 
-    def _asked(self, due: list[Probe]) -> Iterator[tuple[Probe, Answer | NoAnswer]]:
-        """Ask, one account at a time: a probe is one read."""
+    def _answered(self, due: list[Probe]) -> Iterator[tuple[Probe, Answer | NoAnswer]]:
+        """Ask for all, and give each as it is answered; an account that is paused for two causes is asked once."""
         transport = self.transport()
+        by_account: defaultdict[str, list[Probe]] = defaultdict(list)
         for probe in due:
-            tag = new_id()
+            by_account[probe.account].append(probe)
+        asked = {new_id(): probes for probes in by_account.values()}
+        for tag, (probe, *_) in asked.items():
             transport.send(tag, self.accounts[probe.account].provider.probe(probe.order_id))
-            for answered, answer in transport.collect(self.reply.total_seconds()):
-                if answered == tag:
+        while asked:
+            ended = transport.collect(self.reply.total_seconds())
+            for tag, answer in ended:
+                # One that an earlier run gave up, because its database went away, is nobody's any more.
+                for probe in asked.pop(tag, ()):
                     yield probe, answer
+            if not ended:
+                return
 
     def _end(self, probe: Probe) -> None:
         with self.store.begin() as transaction:
