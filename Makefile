@@ -32,7 +32,7 @@ test-fast: $(STAMP)  ## the tests that start no servers
 	@$(VENV)/bin/python -m pytest -m "not slow"
 
 hosts: $(STAMP)  ## the wheel in both host projects, on every Python that is found; takes minutes and needs a package index
-	@$(VENV)/bin/python -m pytest -m hosts --durations=0 --durations-min=1 tests/hosts
+	@$(VENV)/bin/python -m pytest -m hosts -n 2 --durations=0 --durations-min=1 tests/hosts
 
 smoke: $(STAMP)  ## the image and docker-compose.yml, really built and brought up; needs a Docker engine
 	@$(VENV)/bin/python -m pytest -m docker tests/containers

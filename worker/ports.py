@@ -135,7 +135,7 @@ class NewCommand:
     """A command to store. `due_at` None means now; `published` that its message follows the commit at once.
 
     One that amends another has the other's id in `replaces`, in `turn` the other's place within the order, and in
-    `tell_at` whether the host waits to be told of the other's end.
+    `tell_at` whether the host wanted to be told of the other's end.
     """
 
     id: UUID
@@ -194,6 +194,7 @@ class StoredCommand:
     created_at: datetime
     finalized_at: datetime | None
     tell_at: datetime | None = None
+    told_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ def _flower(folder: Path, browser: Browser) -> None:
     with stage(folder) as on:
         context = browser.new_context(
             http_credentials={"username": on.user, "password": on.password},
-            viewport={"width": 1640, "height": 760},
+            viewport={"width": 1900, "height": 760},
             reduced_motion="reduce",
         )
         page = context.new_page()

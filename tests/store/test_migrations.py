@@ -182,7 +182,7 @@ def rows_of(engine, *, without=()):
     return found
 
 
-NEW_COLUMNS = {"turn", "absent_at", "read_back", "is_incident", "tell_at", "throttled_at"}
+NEW_COLUMNS = {"turn", "absent_at", "read_back", "is_incident", "tell_at", "told_at", "throttled_at"}
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

@@ -73,6 +73,8 @@ def enqueue(
         stored = _store(services, _read(file, name, kinds_of(services)), name)
 
     rows = [_row(line, enqueued) for line, enqueued in stored]
+    if not rows:
+        tell(f"{name} holds no command")  # an export that failed looks like that, and would go unnoticed
     if as_json:
         print_json(rows)
         return

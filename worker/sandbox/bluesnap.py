@@ -358,17 +358,17 @@ class BlueSnap:
     # card transactions
 
     def _post_transaction(self, step: _Step) -> Execution:
-        body, card_type = step.body, step.body.get("cardTransactionType")
+        body, is_sale = step.body, step.body.get("cardTransactionType") == "AUTH_CAPTURE"
         if body.get("vaultedShopperId") is None and body.get("pfToken") is None:
             raise Refusal.of("MISSING_SHOPPER_OR_CARD_HOLDER", "A vaulted shopper or a token is required")
         amount = _amount(body["amount"], body["currency"])
-        if not amount:
+        if is_sale and not amount:  # an authorization of nothing asks whether the card is valid
             raise Refusal.of("VALIDATION_GENERAL_FAILURE", "amount must be above 0", property="amount")
         transaction = Transaction.opened(
             self._ids.new("transaction"),
             amount=amount,
             currency=body["currency"],
-            is_sale=card_type == "AUTH_CAPTURE",
+            is_sale=is_sale,
             now=step.now,
             body=body,
         )

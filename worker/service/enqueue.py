@@ -134,7 +134,7 @@ def _offer(
         replaces=None if replaces is None else replaces.id,
         turn=None if replaces is None else replaces.turn or replaces.seq,
         # An operator's process need not be the host's, and does not know that the host wants to be told.
-        tell_at=None if replaces is None else replaces.tell_at,
+        tell_at=None if replaces is None else replaces.tell_at or replaces.told_at,
         due_at=command.due_at,
         published=command.due_at is None and reserve(),
     )

@@ -137,6 +137,7 @@ command = Table(
     Column("absent_at", UtcDateTime),  # when the provider was known to show no effect, with no attempt since
     Column("finalized_at", UtcDateTime),  # set exactly in final states
     Column("tell_at", UtcDateTime),  # once final, the host is told from here on; NULL: never asked for, or told
+    Column("told_at", UtcDateTime),  # when the host was told
     UniqueConstraint("account", "idempotency_key"),
     CheckConstraint(f"state IN ({_words(State)})", name="state"),
     CheckConstraint(f"(finalized_at IS NOT NULL) = (state IN ({_words(FINAL)}))", name="final"),

@@ -867,7 +867,10 @@ def _take_untold() -> Update:
     )
 
     return (
-        update(command).where(command.c.seq.in_(select(found.c.seq))).values(tell_at=None).returning(*_COMMAND_COLUMNS)
+        update(command)
+        .where(command.c.seq.in_(select(found.c.seq)))
+        .values(tell_at=None, told_at=bindparam("now", type_=UtcDateTime()))
+        .returning(*_COMMAND_COLUMNS)
     )
 
 

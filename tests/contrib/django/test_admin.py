@@ -13,8 +13,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from worker import AddCaptureShippingInfo, Capture
-from worker.contrib.django import admin, enqueue
+from worker import AddCaptureShippingInfo, Capture, Refund
+from worker.contrib.django import admin, enqueue, tell_finished
 from worker.contrib.django.models import Action, Command, ReadOnly
 from worker.contrib.django.verbs import VERBS, permission
 
@@ -484,6 +484,54 @@ def test_filters_keep_what_was_chosen(shop, chief, chosen, found):
     listed = chief.get(LIST, chosen)
 
     assert (200, found) == (listed.status_code, len(listed.context["cl"].result_list))
+
+
+def test_a_kind_is_kept_together_with_everything_else(shop, chief):
+    """Refunds are asked about on their own, and so are those of an order or a day."""
+    enqueue(capture())
+    enqueue(Refund(account="klarna-eu", order_id="order-1", amount=300, reference="return-1"))
+    enqueue(Refund(account="klarna-eu", order_id="order-2", amount=400, reference="return-2"))
+    today = timezone.localdate()
+
+    offered = [
+        each.lookup_choices for each in chief.get(LIST).context["cl"].filter_specs if each.parameter_name == "kind"
+    ]
+    kept = [
+        {each.reference for each in chief.get(LIST, {"kind": "refund", **more}).context["cl"].result_list}
+        for more in ({}, {"q": "order-1"}, {"state": "pending"}, {"created_at__year": today.year - 1}, {"kind": "x"})
+    ]
+
+    assert [[("capture", "capture"), ("refund", "refund")]] == offered
+    assert [{"return-1", "return-2"}, {"return-1"}, {"return-1", "return-2"}, set(), set()] == kept
+
+
+def test_a_kind_is_looked_for_among_the_newest_and_the_page_says_so(shop, chief, monkeypatch):
+    """A rare kind would otherwise cost a walk through the whole table, and a silent end would be taken for all."""
+    monkeypatch.setattr(admin, "KINDS_WITHIN", 2)
+    for number in range(3):
+        enqueue(capture(reference=f"parcel-{number}"))
+
+    cut = chief.get(LIST, {"kind": "capture"})
+    whole = chief.get(LIST, {"kind": "capture", "q": "parcel-0"})
+
+    assert ["parcel-2", "parcel-1"] == [each.reference for each in cut.context["cl"].result_list]
+    assert "among the newest 2" in cut.content.decode()
+    assert ["parcel-0"] == [each.reference for each in whole.context["cl"].result_list]
+    assert "among the newest" not in whole.content.decode()
+
+
+def test_the_page_says_whether_the_shop_knows(shop, chief):
+    """Whoever is asked why an order is not paid looks here first."""
+    enqueued = enqueue(capture())
+
+    before = chief.get(page(enqueued.id)).content.decode()
+    shop.finish()
+    tell_finished()
+    after = chief.get(page(enqueued.id)).content.decode()
+
+    assert "not yet" in before
+    assert "not yet" not in after
+    assert f"{timezone.localdate():%Y-%m-%d}" in after.split("Host told:")[1][:300]
 
 
 def test_dates_lead_from_years_to_days(shop, chief):

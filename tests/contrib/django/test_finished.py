@@ -117,6 +117,34 @@ def test_the_end_of_an_amended_command_is_told_though_another_process_amended_it
     assert (["ordered"], ["paid"]) == (before, states(shop))
 
 
+def test_who_was_told_of_a_refusal_is_told_of_the_command_that_takes_its_place(shop):
+    """The shop knows that the capture was refused; from a plain command line it is amended, and the money comes."""
+    shop.order("1")
+    refused = enqueue(capture())
+    shop.finish("rejected")
+    tell_finished()
+    untold = shop.services.settings.model_copy(update={"host": HostSettings(is_told=False)})
+    with closing(Services(untold)) as elsewhere:
+        elsewhere.operator(by="on call", why="too much").amend(refused.id, capture(amount=900))
+    before = states(shop)
+    shop.execute("UPDATE post_purchase_command SET state = 'succeeded', finalized_at = created_at WHERE amount = 900")
+
+    told = tell_finished()
+
+    assert (1, ["ordered"], ["paid"]) == (told["told"], before, states(shop))
+
+
+def test_where_nobody_asked_the_next_command_is_not_told_of_either(shop, settings_of):
+    """A mark that nobody clears would stay for ever, and be told of on the day when somebody asks."""
+    settings_of(on_finished=None)
+    refused = enqueue(capture())
+    shop.finish("rejected")
+
+    shop.services.operator(by="on call", why="too much").amend(refused.id, capture(amount=900))
+
+    assert ["None", "None"] == shop.seen("tell_at")
+
+
 def test_a_shop_that_fails_is_told_again_and_nothing_of_it_stays(shop, monkeypatch):
     """Half of what the shop does for a paid order is worse than nothing of it."""
     shop.order("1")

@@ -9,6 +9,7 @@ import urllib.request
 import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import text
 
 from worker.contrib.flask import EXTENSION, PostPurchase
 
@@ -63,6 +64,30 @@ def test_the_keys_shown_are_settings(page):
     )
     with app.app_context():
         db.engine.dispose()
+
+
+@pytest.mark.parametrize("state", ["pending", "rejected", "succeeded"])
+def test_an_order_is_paid_exactly_when_its_capture_has_succeeded(page, app, bookshop, state):
+    """A shop that asks in its own transaction is never ahead of the truth, and never behind it."""
+    [code] = [block for block in blocks_of(page) if "def is_paid" in block]
+    names = {}
+    exec(code, names)  # noqa: S102  # the page's own example
+    client = app.test_client()
+    number = client.post("/orders", json={"klarna_id": "k-1", "amount": 1000}).json["order"]
+    client.post(f"/orders/{number}/ship")
+
+    with app.app_context():
+        bookshop.db.session.execute(
+            text(
+                "UPDATE post_purchase_command SET state = :state, "
+                "finalized_at = CASE WHEN :is_final THEN created_at END"
+            ),
+            {"state": state, "is_final": state != "pending"},
+        )
+        is_paid = names["is_paid"](bookshop.db.session.get(bookshop.Order, number))
+        bookshop.db.session.rollback()
+
+    assert (state == "succeeded") == is_paid
 
 
 def free_port():

@@ -71,7 +71,8 @@ class Command(_ReadOnlyModel):
     read_back = models.JSONField(null=True)
     absent_at = models.DateTimeField("known to be absent since", null=True)
     finalized_at = models.DateTimeField("final at", null=True)
-    tell_at = models.DateTimeField("host is told at", null=True)
+    tell_at = models.DateTimeField(null=True)
+    told_at = models.DateTimeField(null=True)
 
     class Meta:
         """Ids are of version 7, so their order is that of time, and one index serves both."""
