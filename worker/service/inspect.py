@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from ..domain.errors import CommandNotFound
+from ..domain.errors import CommandNotFound, CommandPruned
 from ..domain.ladder import Policy, key_end
-from ..ports import Account, StoredCommand, Transaction
+from ..ports import Account, PrunedCommand, StoredCommand, Transaction
 from .accounts import key_window_left
 
 _TICKETS = 100
@@ -22,15 +22,17 @@ _TICKETS = 100
 def show(
     transaction: Transaction, command_id: UUID, *, accounts: Mapping[str, Account], fallback: Policy
 ) -> dict[str, Any]:
-    """Return everything known of one command, ready for JSON.
+    """Return everything known of one command, ready for JSON; it may also be named by its idempotency key.
 
     Raises:
+        CommandPruned: It has ended long ago, and only its key is kept.
         CommandNotFound: No such command.
     """
-    command = transaction.find(command_id)
+    command = transaction.find(command_id) or _by_key(transaction, command_id, accounts)
     if command is None:
-        raise CommandNotFound(str(command_id))
+        raise not_found(transaction, command_id)
 
+    command_id = command.id
     left = key_window_left(command, accounts, fallback, now=transaction.now)
 
     return {
@@ -82,6 +84,35 @@ def show(
             for each in transaction.actions(command_id)
         ],
     }
+
+
+def not_found(transaction: Transaction, command_id: UUID) -> CommandNotFound:
+    """Say that there is no such command, or that it was pruned."""
+    pruned = transaction.find_pruned(command_id)
+
+    return CommandNotFound(str(command_id)) if pruned is None else _is_pruned(pruned)
+
+
+def _by_key(transaction: Transaction, key: UUID, accounts: Mapping[str, Account]) -> StoredCommand | None:
+    found = transaction.find_by_key([(name, str(key)) for name in accounts])
+    for each in found.values():
+        match each:
+            case StoredCommand():
+                return each
+            case PrunedCommand():
+                raise _is_pruned(each)
+
+    return None
+
+
+def _is_pruned(pruned: PrunedCommand) -> CommandPruned:
+    return CommandPruned(
+        command_id=pruned.id,
+        account=pruned.account,
+        state=pruned.state.value,
+        finalized_at=pruned.finalized_at,
+        idempotency_key=pruned.idempotency_key,
+    )
 
 
 def line(command: StoredCommand) -> dict[str, Any]:
