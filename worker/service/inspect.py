@@ -6,7 +6,7 @@ shown: they may hold addresses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -28,9 +28,11 @@ def show(
         CommandPruned: It has ended long ago, and only its key is kept.
         CommandNotFound: No such command.
     """
-    command = transaction.find(command_id) or _by_key(transaction, command_id, accounts)
+    command = transaction.find(command_id) or next(
+        (each for each in _by_key(transaction, command_id, accounts) if isinstance(each, StoredCommand)), None
+    )
     if command is None:
-        raise not_found(transaction, command_id)
+        raise not_found(transaction, command_id, accounts)
 
     command_id = command.id
     left = key_window_left(command, accounts, fallback, now=transaction.now)
@@ -86,23 +88,19 @@ def show(
     }
 
 
-def not_found(transaction: Transaction, command_id: UUID) -> CommandNotFound:
-    """Say that there is no such command, or that it was pruned."""
-    pruned = transaction.find_pruned(command_id)
+def not_found(transaction: Transaction, named: UUID, accounts: Collection[str] = ()) -> CommandNotFound:
+    """Say that there is no such command or, where it was pruned, how it ended."""
+    kept = transaction.find_pruned(named) or next(
+        (each for each in _by_key(transaction, named, accounts) if isinstance(each, PrunedCommand)), None
+    )
 
-    return CommandNotFound(str(command_id)) if pruned is None else _is_pruned(pruned)
+    return CommandNotFound(str(named)) if kept is None else _is_pruned(kept)
 
 
-def _by_key(transaction: Transaction, key: UUID, accounts: Mapping[str, Account]) -> StoredCommand | None:
-    found = transaction.find_by_key([(name, str(key)) for name in accounts])
-    for each in found.values():
-        match each:
-            case StoredCommand():
-                return each
-            case PrunedCommand():
-                raise _is_pruned(each)
-
-    return None
+def _by_key(
+    transaction: Transaction, key: UUID, accounts: Collection[str]
+) -> Collection[StoredCommand | PrunedCommand]:
+    return transaction.find_by_key([(name, str(key)) for name in accounts]).values()
 
 
 def _is_pruned(pruned: PrunedCommand) -> CommandPruned:

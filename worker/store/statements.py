@@ -1529,7 +1529,10 @@ class SqlTransaction:
 
     def find_pruned(self, command_id: UUID) -> PrunedCommand | None:
         """Read what is kept of a command that was pruned."""
-        row = self._connection.execute(select(*kept_key.c).where(kept_key.c.id == command_id)).one_or_none()
+        still_there = exists(select(literal_column("1")).where(command.c.id == kept_key.c.id))
+        row = self._connection.execute(
+            select(*kept_key.c).where(kept_key.c.id == command_id, ~still_there)
+        ).one_or_none()
 
         return None if row is None else _pruned(row)
 
