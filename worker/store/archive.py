@@ -11,6 +11,7 @@ import gzip
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -39,13 +40,15 @@ class FileArchive:
         file = day / f"{new_id()}.jsonl.gz"
         partial = file.with_suffix(".partial")
         try:
-            day.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+            for folder in (self._folder, day):
+                folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
             _write(partial, "".join(f"{json.dumps(each, ensure_ascii=False)}\n" for each in commands).encode())
             partial.rename(file)
             for folder in (day, self._folder):
                 _sync(folder)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             raise ArchiveUnavailable(f"{self._folder}: {error.strerror or error}") from error
 
 
