@@ -239,6 +239,7 @@ Ladder = Annotated[
     _Form(expects="three numbers of seconds, above 0 and each above the one before", parse=_numbers),
 ]
 Count = Annotated[int, Field(strict=True, ge=1), _Form(expects="a whole number, at least 1", parse=int)]
+Retention = Annotated[int, Field(strict=True, ge=0), _Form(expects="a whole number of days, or 0 for ever", parse=int)]
 Port = Annotated[
     int, Field(strict=True, ge=1, le=65_535), _Form(expects="a port, a whole number from 1 to 65535", parse=int)
 ]
@@ -282,6 +283,7 @@ BasicUser = Annotated[
 ]
 SecretFile = Annotated[Path, _Form(expects="the path of a file", is_shown=False)]
 CertificateFile = Annotated[Path, AfterValidator(_existing_file), _Form(expects="the path of a file")]
+ArchiveFolder = Annotated[Path, _Form(expects="the path of a folder")]
 Mailbox = Annotated[
     str,
     Field(pattern=r"^[^@\s,;<>]+@[^@\s,;<>]+$"),
@@ -408,6 +410,16 @@ class SweepSettings(_Table):
 
     interval_seconds: Seconds
     batch_size: Count
+
+
+class PruneSettings(_Table):
+    """How long commands are kept after their end."""
+
+    retention_days: Retention
+    archive_folder: ArchiveFolder | None = None
+    batch_size: Count
+    pause_seconds: Seconds
+    interval_seconds: Seconds
 
 
 class ExecuteSettings(_Table):
@@ -553,6 +565,7 @@ class Settings(_Table):
     lease: LeaseSettings
     dispatch: DispatchSettings
     sweep: SweepSettings
+    prune: PruneSettings
     execute: ExecuteSettings
     tickets: TicketSettings
     log: LogSettings

@@ -1,4 +1,4 @@
-"""What must be done again and again: dispatch, sweep and probe, and the loop that ticks them.
+"""What must be done again and again: dispatch, sweep, probe and prune, and the loop that ticks them.
 
 Decides when a tick happens: at the interval, a little early or late by chance, so that many processes do not ask the
 database at once. Each tick is a bounded `run_once`; locking in the store makes any number of tickers safe, so there
@@ -57,12 +57,18 @@ class Duty:
 
 
 def duties(of: Services) -> list[Duty]:
-    """Return what upkeep does, with its intervals."""
-    return [
+    """Return what upkeep does, with its intervals; it prunes only where somebody has said what may go."""
+    work = [
         Duty("dispatch", of.settings.dispatch.interval_seconds, of.dispatcher.run_once),
         Duty("sweep", of.settings.sweep.interval_seconds, of.sweeper.run_once),
         Duty("probe", of.settings.breaker.interval_seconds, of.prober.run_once, is_slow=True),
     ]
+    prune = of.settings.prune
+    if prune.retention_days:
+        pruner = of.pruner(retention_days=prune.retention_days, archive_folder=prune.archive_folder)
+        work.append(Duty("prune", prune.interval_seconds, pruner.run_once))
+
+    return work
 
 
 def keep_up(work: list[Duty], stop: threading.Event) -> None:

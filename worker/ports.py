@@ -198,6 +198,27 @@ class StoredCommand:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrunedCommand:
+    """What is kept for ever of a command whose row is gone: enough to know a late duplicate, and how it ended."""
+
+    id: UUID
+    account: str
+    idempotency_key: str
+    fingerprint: str
+    state: State
+    finalized_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prunable:
+    """A command that may be pruned: final for long enough, with nothing left to be done about it."""
+
+    id: UUID
+    account: str
+    state: State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
     """A command whose lease this process holds. `claims` is the fence; `attempt` the number of the open attempt.
 
@@ -374,10 +395,10 @@ class Transaction(Protocol):
 
     # enqueue
     def insert_commands(self, commands: Sequence[NewCommand], *, published_for: timedelta) -> set[UUID]:
-        """Store the commands whose key is new to their account; return the ids stored."""
+        """Store the commands whose key is new to their account, pruned ones included; return the ids stored."""
 
-    def find_by_key(self, keys: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], StoredCommand]:
-        """Find commands by (account, idempotency key)."""
+    def find_by_key(self, keys: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], StoredCommand | PrunedCommand]:
+        """Find commands by (account, idempotency key); of one that is pruned, what is kept of it."""
 
     def delete_commands(self, ids: Collection[UUID]) -> None:
         """Take back what this same transaction inserted."""
@@ -436,6 +457,28 @@ class Transaction(Protocol):
     def postpone_ticket(self, ticket_id: UUID, *, retry_in: timedelta, problem: str) -> None:
         """The desk did not take it: try again later."""
 
+    # prune
+    def prunable(self, *, before: datetime, after: UUID | None, limit: int) -> Sequence[Prunable]:
+        """Find commands that ended before a moment and that nobody waits for, in the order of their ids."""
+
+    def keep_keys(self, ids: Collection[UUID]) -> None:
+        """Note the keys of final commands for ever; the commands stay."""
+
+    def open_transactions(self) -> Collection[str]:
+        """Name the transactions of others on this database that are open now."""
+
+    def lock_prunable(self, ids: Collection[UUID], *, before: datetime) -> Sequence[UUID]:
+        """Lock those whose keys are kept and that still may be pruned, but for what others hold."""
+
+    def archived(self, ids: Collection[UUID]) -> Sequence[Mapping[str, Any]]:
+        """Read all that is stored of commands, ready for JSON."""
+
+    def prune(self, ids: Collection[UUID]) -> int:
+        """Remove commands with all that belongs to them; return how many tickets went with them."""
+
+    def find_pruned(self, command_id: UUID) -> PrunedCommand | None:
+        """Read what is kept of a command that was pruned."""
+
     # operate and inspect
     def lock_command(self, command_id: UUID) -> StoredCommand | None:
         """Read a command and keep others from changing it until this transaction ends."""
@@ -486,6 +529,21 @@ class Store(Protocol):
         """Take the lease on due commands: of `ids`, or of whatever is due. At most one per order.
 
         `without` are accounts whose commands are left alone.
+        """
+
+
+class ArchiveUnavailable(PostPurchaseError):
+    """The archive of pruned commands could not be written; nothing was pruned."""
+
+
+class Archive(Protocol):
+    """Where pruned commands are kept outside of the database."""
+
+    def keep(self, commands: Sequence[Mapping[str, Any]], *, at: datetime) -> None:
+        """Write commands so that they survive a power cut from here on.
+
+        Raises:
+            ArchiveUnavailable: They could not be written.
         """
 
 

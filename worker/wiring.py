@@ -55,8 +55,10 @@ from .service.escalate import Escalator
 from .service.execute import Executor, Limits
 from .service.operate import Operator
 from .service.probe import Prober
+from .service.prune import Pruner
 from .service.sweep import Sweeper
 from .store import migrate
+from .store.archive import FileArchive
 from .store.engine import SqlStore, build_engine
 from .store.host import after_commit, connection_of
 from .store.rates import RateRows
@@ -241,6 +243,15 @@ class Services:
             limit=self.settings.sweep.batch_size,
             published_for=timedelta(seconds=self.settings.dispatch.republish_seconds),
             chance=random.random,
+        )
+
+    def pruner(self, *, retention_days: int, archive_folder: Path | None) -> Pruner:
+        """What removes commands that ended long ago."""
+        return Pruner(
+            store=self.store,
+            retention=timedelta(days=retention_days),
+            limit=self.settings.prune.batch_size,
+            archive=None if archive_folder is None else FileArchive(archive_folder),
         )
 
     @cached_property

@@ -84,6 +84,7 @@ def test_no_default_stands_in_the_model():
         "http.ca_file",
         "limits.redis_url",
         "limits.rates_file",
+        "prune.archive_folder",
         "tickets.email.host",
         "tickets.email.username",
         "tickets.email.username_file",

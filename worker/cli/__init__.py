@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import check, database, enqueue, flower, limits, look, operate, pause, sandbox, upkeep
+from . import check, database, enqueue, flower, limits, look, operate, pause, prune, sandbox, upkeep
 from .edge import CommandLine, Environ, Invocation, assignment
 from .output import print_line
 
@@ -73,6 +73,7 @@ look.add_to(app)
 operate.add_to(app)
 pause.add_to(app)
 upkeep.add_to(app)
+prune.add_to(app)
 limits.add_to(app)
 sandbox.add_to(app)
 flower.add_to(app)

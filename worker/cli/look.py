@@ -158,13 +158,14 @@ def list_commands(
 
 def show(
     ctx: typer.Context,
-    command_id: Annotated[UUID, typer.Argument(metavar="ID", help="The command's id.")],
+    command_id: Annotated[UUID, typer.Argument(metavar="ID", help="The command's id, or its idempotency key.")],
     *,
     as_json: AsJson = False,
 ) -> None:
     """Show one command with its attempts and tickets.
 
-    Everything is shown that is known of it, what operators did included; its payload is not.
+    Everything is shown that is known of it, what operators did included; its payload is not. Of a command that was
+    pruned one line tells how it ended (exit 1).
     """
     with invocation(ctx).services() as services, services.store.read() as transaction:
         shown = inspect.show(transaction, command_id, accounts=services.accounts, fallback=services.fallback)

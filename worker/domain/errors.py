@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 
@@ -70,11 +71,16 @@ class UnknownAccount(PostPurchaseError):
 class IdempotencyConflict(PostPurchaseError):
     """A command with this idempotency key is stored already, with another payload."""
 
-    def __init__(self, *, command_id: UUID, idempotency_key: str, fields: Sequence[str]) -> None:
-        super().__init__(
-            f"command {command_id} differs in {', '.join(fields)}. "
-            "Use another reference for another intention, or enqueue the stored values again"
+    def __init__(
+        self, *, command_id: UUID, idempotency_key: str, fields: Sequence[str], pruned_state: str | None = None
+    ) -> None:
+        """Name the fields that differ; of a pruned command nobody knows them, only how it ended."""
+        what = (
+            f"command {command_id} differs in {', '.join(fields)}"
+            if pruned_state is None
+            else f"command {command_id} is {pruned_state} and was pruned, so that only its fingerprint can be compared"
         )
+        super().__init__(f"{what}. Use another reference for another intention, or enqueue the stored values again")
         self.command_id = command_id
         self.idempotency_key = idempotency_key
         self.fields = tuple(fields)
@@ -96,6 +102,24 @@ class CommandNotFound(PostPurchaseError):
     def __init__(self, command_id: str) -> None:
         super().__init__(f"{command_id}. `post-purchase list` shows what there is")
         self.command_id = command_id
+
+
+class CommandPruned(CommandNotFound):
+    """The command has ended long ago and was pruned; only its key is kept."""
+
+    def __init__(
+        self, *, command_id: UUID, account: str, state: str, finalized_at: datetime, idempotency_key: str
+    ) -> None:
+        PostPurchaseError.__init__(
+            self,
+            f"{command_id} of {account} is {state} since {finalized_at:%Y-%m-%d %H:%M:%SZ}, under the key "
+            f"{idempotency_key}, which is recognised for ever. The rest is in the archive, if one was written",
+        )
+        self.command_id = str(command_id)
+        self.account = account
+        self.state = state
+        self.finalized_at = finalized_at
+        self.idempotency_key = idempotency_key
 
 
 class VerbRefused(PostPurchaseError):

@@ -1,8 +1,8 @@
 """Store commands in the caller's transaction; never twice under one key.
 
-Decides id, key, payload and fingerprint of each command, and what a key that is stored already means: the same
-command, a conflict, or one that has ended. Leaves the caller's transaction to the caller: on any error nothing of
-the call is left in it, and it can go on. Publishing follows the commit and is not decided here.
+Decides id, key, payload and fingerprint of each command, and what a key that is stored already means, be its command
+pruned or not: the same command, a conflict, or one that has ended. Leaves the caller's transaction to the caller: on
+any error nothing of the call is left in it, and it can go on. Publishing follows the commit and is not decided here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..domain import key
 from ..domain.commands import Command, differing_fields
 from ..domain.errors import CommandClosed, FieldProblem, IdempotencyConflict, InvalidCommand, UnknownAccount
 from ..domain.state import State
-from ..ports import NewCommand, StoredCommand, Transaction
+from ..ports import NewCommand, PrunedCommand, StoredCommand, Transaction
 
 #: A command that amends another is known by the other's id. It never changes: keys are derived from it.
 _AMENDS = "amends:"
@@ -140,12 +140,21 @@ def _offer(
     )
 
 
-def _demand_repeat(existing: StoredCommand, offered: NewCommand) -> None:
+def _demand_repeat(existing: StoredCommand | PrunedCommand, offered: NewCommand) -> None:
     if existing.state in _CLOSED:
         raise CommandClosed(
             command_id=existing.id, state=existing.state.value, idempotency_key=existing.idempotency_key
         )
-    _demand_same(existing, offered)
+    match existing:
+        case StoredCommand():
+            _demand_same(existing, offered)
+        case PrunedCommand() if existing.fingerprint != offered.fingerprint:
+            raise IdempotencyConflict(
+                command_id=existing.id,
+                idempotency_key=existing.idempotency_key,
+                fields=(),
+                pruned_state=existing.state.value,
+            )
 
 
 def _demand_same(existing: StoredCommand | NewCommand, offered: NewCommand) -> None:
@@ -161,7 +170,7 @@ def _demand_same(existing: StoredCommand | NewCommand, offered: NewCommand) -> N
 def _answer(
     offered: NewCommand,
     first: Mapping[tuple[str, str], NewCommand],
-    known: Mapping[tuple[str, str], StoredCommand],
+    known: Mapping[tuple[str, str], StoredCommand | PrunedCommand],
 ) -> Enqueued:
     name = (offered.account, offered.idempotency_key)
     existing = known.get(name)

@@ -6,14 +6,14 @@ shown: they may hold addresses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from ..domain.errors import CommandNotFound
+from ..domain.errors import CommandNotFound, CommandPruned
 from ..domain.ladder import Policy, key_end
-from ..ports import Account, StoredCommand, Transaction
+from ..ports import Account, PrunedCommand, StoredCommand, Transaction
 from .accounts import key_window_left
 
 _TICKETS = 100
@@ -22,15 +22,19 @@ _TICKETS = 100
 def show(
     transaction: Transaction, command_id: UUID, *, accounts: Mapping[str, Account], fallback: Policy
 ) -> dict[str, Any]:
-    """Return everything known of one command, ready for JSON.
+    """Return everything known of one command, ready for JSON; it may also be named by its idempotency key.
 
     Raises:
+        CommandPruned: It has ended long ago, and only its key is kept.
         CommandNotFound: No such command.
     """
-    command = transaction.find(command_id)
+    command = transaction.find(command_id) or next(
+        (each for each in _by_key(transaction, command_id, accounts) if isinstance(each, StoredCommand)), None
+    )
     if command is None:
-        raise CommandNotFound(str(command_id))
+        raise not_found(transaction, command_id, accounts)
 
+    command_id = command.id
     left = key_window_left(command, accounts, fallback, now=transaction.now)
 
     return {
@@ -82,6 +86,31 @@ def show(
             for each in transaction.actions(command_id)
         ],
     }
+
+
+def not_found(transaction: Transaction, named: UUID, accounts: Collection[str] = ()) -> CommandNotFound:
+    """Say that there is no such command or, where it was pruned, how it ended."""
+    kept = transaction.find_pruned(named) or next(
+        (each for each in _by_key(transaction, named, accounts) if isinstance(each, PrunedCommand)), None
+    )
+
+    return CommandNotFound(str(named)) if kept is None else _is_pruned(kept)
+
+
+def _by_key(
+    transaction: Transaction, key: UUID, accounts: Collection[str]
+) -> Collection[StoredCommand | PrunedCommand]:
+    return transaction.find_by_key([(name, str(key)) for name in accounts]).values()
+
+
+def _is_pruned(pruned: PrunedCommand) -> CommandPruned:
+    return CommandPruned(
+        command_id=pruned.id,
+        account=pruned.account,
+        state=pruned.state.value,
+        finalized_at=pruned.finalized_at,
+        idempotency_key=pruned.idempotency_key,
+    )
 
 
 def line(command: StoredCommand) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from ..domain import state
 from ..domain.commands import Command
-from ..domain.errors import CommandNotFound, InvalidPause, UnknownAccount, VerbRefused
+from ..domain.errors import InvalidPause, UnknownAccount, VerbRefused
 from ..domain.label import command_label
 from ..domain.ladder import Policy, is_absent, key_age, refuse_send
 from ..domain.pause import ALL_KINDS, Cause, Pause
@@ -23,6 +23,7 @@ from ..domain.ticket import Reason
 from ..ports import Account, Action, Publisher, Store, StoredCommand, Transaction
 from .accounts import standing
 from .enqueue import Enqueued, enqueue
+from .inspect import not_found
 
 _WHY_NOT: Mapping[Reason, str] = {
     Reason.KEY_WINDOW_CLOSED: (
@@ -342,6 +343,6 @@ def _reason(command: StoredCommand, transaction: Transaction) -> Reason:
 def _locked(transaction: Transaction, command_id: UUID) -> StoredCommand:
     command = transaction.lock_command(command_id)
     if command is None:
-        raise CommandNotFound(str(command_id))
+        raise not_found(transaction, command_id)
 
     return command

@@ -280,7 +280,7 @@ ticket_command = Table(
     "post_purchase_ticket_command",
     metadata,
     Column("ticket_id", Uuid, ForeignKey(ticket.c.id), primary_key=True),
-    Column("command_id", Uuid, ForeignKey(command.c.id), primary_key=True),
+    Column("command_id", Uuid, ForeignKey(command.c.id), primary_key=True, index=True),
     Column("linked_at", UtcDateTime, nullable=False),
     Column("announced_at", UtcDateTime),  # when the desk was told of this command
     Column("closed_at", UtcDateTime),  # when the command was decided, or moved to another ticket
@@ -340,4 +340,18 @@ action = Table(
     Column("in_doubt_before", Boolean, nullable=False),
     Column("at", UtcDateTime, nullable=False),
     sqlite_autoincrement=True,
+)
+
+#: What is kept for ever of a command that is pruned, so that a late duplicate is still recognised. Insert only. The key
+#: is here before the command is gone: see `service.prune`.
+kept_key = Table(
+    "post_purchase_key",
+    metadata,
+    Column("account", String(64), primary_key=True),
+    Column("idempotency_key", String(64), primary_key=True),
+    Column("id", Uuid, nullable=False, unique=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("finalized_at", UtcDateTime, nullable=False),
+    CheckConstraint(f"state IN ({_words(FINAL)})", name="state"),
 )

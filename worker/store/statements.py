@@ -1,6 +1,6 @@
 """Every statement of the project, in the order of a command's life.
 
-Enqueue, claim, send, record, tickets, dispatch and sweep, escalate, operate, look. Decides
+Enqueue, claim, send, record, tickets, dispatch and sweep, escalate, prune, operate, look. Decides
 what is read and written, under which guard. Every write out of `executing` names the fence
 (`state = 'executing' AND claims = :mine`) and returns what it wrote. Leaves decisions to the services and
 connections to `engine`. Statements are built once per dialect, so SQLAlchemy compiles each once.
@@ -8,6 +8,7 @@ connections to `engine`. Statements are built once per dialect, so SQLAlchemy co
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -48,7 +49,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.types import TypeEngine
 
-from ..domain.key import new_id
+from ..domain.key import RANDOM_BYTES, new_id, uuid7
 from ..domain.order_rules import WAITS_FOR
 from ..domain.outcome import Outcome, Problem, Succeeded
 from ..domain.pause import Cause, Pause
@@ -67,6 +68,8 @@ from ..ports import (
     Move,
     NewCommand,
     Probe,
+    Prunable,
+    PrunedCommand,
     Reading,
     StoredCommand,
     TicketLine,
@@ -76,9 +79,11 @@ from .clock import Clock
 from .records import encode, records
 from .schema import (
     EXECUTING,
+    IS_FINAL,
     IS_UNFINISHED,
     IS_UNTOLD,
     OPEN_INCIDENT,
+    OPEN_LINK,
     OPEN_PAUSE,
     PENDING,
     TICKET_DUE,
@@ -86,6 +91,7 @@ from .schema import (
     action,
     attempt,
     command,
+    kept_key,
     outcome,
     pause,
     reading,
@@ -122,6 +128,10 @@ _HELD_COLUMNS = (
 #: How much is kept of what a desk said when it did not take a ticket.
 _PROBLEM_CHARACTERS = 500
 
+#: An id carries the clock of the process that enqueued, everything else that of the database. Too little would leave
+#: the newest prunable commands for later; each day more is a day of young commands to look at in vain.
+_CLOCKS_DIFFER = timedelta(days=1)
+
 
 # --- enqueue -----------------------------------------------------------------------------------------------
 
@@ -141,7 +151,11 @@ _GIVEN_MOMENTS: Mapping[str, TypeEngine[Any]] = {
 
 
 def _insert_commands(dialect: str, clock: Clock, published_for: timedelta, *, tells_host: bool) -> Insert:
-    """Store commands unless their account has the key already; say which were stored."""
+    """Store commands unless their account has the key already; say which were stored, and which of those were pruned.
+
+    A key in the narrow table is seen by this very statement, at every level of isolation: `service.prune` says why. The
+    look costs a probe of an index.
+    """
     now = clock.expression(dialect)
 
     def reckoned(given: Callable[[str], ColumnElement[Any]]) -> dict[str, ColumnElement[Any]]:
@@ -165,8 +179,16 @@ def _insert_commands(dialect: str, clock: Clock, published_for: timedelta, *, te
         statement = postgresql.insert(command).from_select([*named, *moments], rows)
 
     return statement.on_conflict_do_nothing(index_elements=[command.c.account, command.c.idempotency_key]).returning(
-        command.c.id
+        command.c.id, literal_column(_KEPT_ID, Uuid()).label("kept_id")
     )
+
+
+#: The id under which a key is kept. As text, because SQLAlchemy does not let a subquery of `RETURNING` speak of the row
+#: that was inserted; no `EXISTS`, for which PostgreSQL may choose to read the whole table at once.
+_KEPT_ID = (
+    "(SELECT kept.id FROM post_purchase_key AS kept WHERE kept.account = post_purchase_command.account "
+    "AND kept.idempotency_key = post_purchase_command.idempotency_key)"
+)
 
 
 @cache
@@ -176,6 +198,15 @@ def _find_by_key(dialect: str) -> Select[Any]:
     same = and_(command.c.account == given.c.account, command.c.idempotency_key == given.c.idempotency_key)
 
     return select(*_COMMAND_COLUMNS).join(given, same)
+
+
+@cache
+def _find_kept(dialect: str) -> Select[Any]:
+    """Read what is kept of pruned commands by account and key."""
+    given = records(dialect, {"account": String(64), "idempotency_key": String(64)})
+    same = and_(kept_key.c.account == given.c.account, kept_key.c.idempotency_key == given.c.idempotency_key)
+
+    return select(*kept_key.c).join(given, same)
 
 
 @cache
@@ -874,6 +905,149 @@ def _take_untold() -> Update:
     )
 
 
+# --- prune -------------------------------------------------------------------------------------------------
+
+
+def _is_prunable() -> ColumnElement[bool]:
+    """Whether a command ended early enough, and nobody waits for it; what is final is never in doubt."""
+    other = command.alias("other")
+    link: Select[Any] = select(literal_column("1")).where(
+        ticket_command.c.command_id == command.c.id, _unlit(f"post_purchase_ticket_command.{OPEN_LINK}")
+    )
+    # One that amends another is about the same order: that is the index by which it is found.
+    replaced: Select[Any] = (
+        select(literal_column("1"))
+        .select_from(other)
+        .where(
+            other.c.account == command.c.account,
+            other.c.order_id == command.c.order_id,
+            _unlit(f"other.{IS_UNFINISHED}"),
+            other.c.replaces == command.c.id,
+        )
+    )
+
+    return and_(
+        command.c.finalized_at < bindparam("before", type_=UtcDateTime()),
+        command.c.tell_at.is_(None),
+        ~exists(link),
+        ~exists(replaced),
+    )
+
+
+@cache
+def _prunable() -> Select[Any]:
+    """Find commands that may be pruned, along their ids, which are of version 7: no index has the moment of an end."""
+    return (
+        select(command.c.id, command.c.account, command.c.state)
+        .where(
+            command.c.id > bindparam("after", type_=Uuid()),
+            command.c.id < bindparam("until", type_=Uuid()),
+            _is_prunable(),
+        )
+        .order_by(command.c.id)
+        .limit(bindparam("limit", type_=Integer()))
+    )
+
+
+@cache
+def _keep_keys(dialect: str) -> Insert:
+    """Note the keys of final commands; one that is noted stays as it is."""
+    construct = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    given = records(dialect, {"id": Uuid()})
+    columns = [command.c[each.name] for each in kept_key.c]
+    final = select(*columns).where(command.c.id.in_(select(given.c.id)), _unlit(f"post_purchase_command.{IS_FINAL}"))
+
+    return construct(kept_key).from_select([each.name for each in kept_key.c], final).on_conflict_do_nothing()
+
+
+#: Every transaction holds the lock on its own number from its beginning to its end, and everybody may see it.
+_OPEN_TRANSACTIONS = text(
+    "SELECT held.virtualtransaction FROM pg_locks AS held JOIN pg_stat_activity AS session ON session.pid = held.pid "
+    "WHERE held.locktype = 'virtualxid' AND held.mode = 'ExclusiveLock' AND held.pid <> pg_backend_pid() "
+    "AND session.usesysid IS NOT NULL "  # no vacuum, which goes on for hours and stores nothing
+    "AND session.datid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+@cache
+def _lock_commands(dialect: str) -> Select[Any]:
+    """Lock commands, but for those that others hold."""
+    given = records(dialect, {"id": Uuid()})
+
+    return (
+        select(command.c.id)
+        .where(command.c.id.in_(select(given.c.id)))
+        .order_by(command.c.id)
+        .with_for_update(skip_locked=True, of=command)
+    )
+
+
+@cache
+def _still_prunable(dialect: str) -> Select[Any]:
+    """Say which of these may be pruned and have their keys kept."""
+    given = records(dialect, {"id": Uuid()})
+    kept: Select[Any] = select(literal_column("1")).where(kept_key.c.id == command.c.id)
+
+    return (
+        select(command.c.id)
+        .where(command.c.id.in_(select(given.c.id)), _is_prunable(), exists(kept))
+        .order_by(command.c.id)
+    )
+
+
+@cache
+def _commands(dialect: str) -> Select[Any]:
+    """Read commands by their ids."""
+    given = records(dialect, {"id": Uuid()})
+
+    return select(*_COMMAND_COLUMNS).where(command.c.id.in_(select(given.c.id))).order_by(command.c.seq)
+
+
+#: What belongs to a command, by its name in the archive.
+_BELONGINGS: Mapping[str, Table] = {"attempts": attempt, "outcomes": outcome, "readings": reading, "actions": action}
+
+
+@cache
+def _belonging(dialect: str, table: Table) -> Select[Any]:
+    """Read what belongs to commands, as it is stored."""
+    given = records(dialect, {"id": Uuid()})
+
+    return select(*table.c).where(table.c.command_id.in_(select(given.c.id))).order_by(*table.primary_key)
+
+
+@cache
+def _tickets_of(dialect: str) -> Select[Any]:
+    """Read the tickets of commands."""
+    given = records(dialect, {"id": Uuid()})
+
+    return (
+        select(ticket_command.c.command_id, ticket_command.c.linked_at, *ticket.c)
+        .join(ticket, ticket.c.id == ticket_command.c.ticket_id)
+        .where(ticket_command.c.command_id.in_(select(given.c.id)))
+        .order_by(ticket_command.c.linked_at)
+    )
+
+
+@cache
+def _delete_belonging(dialect: str, table: Table) -> Delete:
+    """Remove what belongs to commands."""
+    given = records(dialect, {"id": Uuid()})
+
+    return delete(table).where(table.c.command_id.in_(select(given.c.id)))
+
+
+@cache
+def _delete_empty_tickets() -> Delete:
+    """Remove closed tickets in which no command is left."""
+    left: Select[Any] = select(literal_column("1")).where(ticket_command.c.ticket_id == ticket.c.id)
+
+    return delete(ticket).where(
+        ticket.c.id.in_(bindparam("ids", expanding=True)),
+        ticket.c.state == literal_column(f"'{TicketState.CLOSED}'"),
+        ~exists(left),
+    )
+
+
 # --- look --------------------------------------------------------------------------------------------------
 
 
@@ -931,32 +1105,47 @@ class SqlTransaction:
     # enqueue
 
     def insert_commands(self, commands: Sequence[NewCommand], *, published_for: timedelta) -> set[UUID]:
-        """Store the commands whose key is new to their account; return the ids stored."""
+        """Store the commands whose key is new to their account, pruned ones included; return the ids stored."""
         if not commands:
             return set()
 
         rows = [_new_row(each) for each in commands]
         statement = _insert_commands(self._dialect, self._clock, published_for, tells_host=self._tells_host)
-
         if self._dialect == "sqlite":
-            return set(self._connection.scalars(statement, rows if len(rows) > 1 else rows[0]))
-        return set(self._connection.scalars(statement, encode(self._dialect, rows)))
+            stored = self._connection.execute(statement, rows if len(rows) > 1 else rows[0]).all()
+        else:
+            stored = self._connection.execute(statement, encode(self._dialect, rows)).all()
+        known = [row.id for row in stored if row.kept_id is not None]
+        self.delete_commands(known)
 
-    def find_by_key(self, keys: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], StoredCommand]:
-        """Find commands by (account, idempotency key)."""
+        return {row.id for row in stored}.difference(known)
+
+    def find_by_key(self, keys: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], StoredCommand | PrunedCommand]:
+        """Find commands by (account, idempotency key); of one that is pruned, what is kept of it."""
         if not keys:
             return {}
 
-        given = encode(self._dialect, ({"account": name, "idempotency_key": key} for name, key in keys))
-        rows = self._connection.execute(_find_by_key(self._dialect), given)
+        found: dict[tuple[str, str], StoredCommand | PrunedCommand] = {}
+        rows = self._connection.execute(_find_by_key(self._dialect), self._keys(keys))
+        found.update({(each.account, each.idempotency_key): each for each in map(_stored, rows)})
+        # In this order: a key is kept before its command goes, so that one of the two looks finds it.
+        missing = [each for each in keys if each not in found]
+        if missing:
+            rows = self._connection.execute(_find_kept(self._dialect), self._keys(missing))
+            found.update({(each.account, each.idempotency_key): each for each in map(_pruned, rows)})
 
-        return {(each.account, each.idempotency_key): each for each in map(_stored, rows)}
+        return found
+
+    def _keys(self, keys: Collection[tuple[str, str]]) -> dict[str, str]:
+        return encode(self._dialect, ({"account": name, "idempotency_key": key} for name, key in keys))
+
+    def _ids(self, ids: Collection[UUID]) -> dict[str, str]:
+        return encode(self._dialect, ({"id": each} for each in ids))
 
     def delete_commands(self, ids: Collection[UUID]) -> None:
         """Take back what this same transaction inserted."""
         if ids:
-            given = encode(self._dialect, ({"id": each} for each in ids))
-            self._connection.execute(_delete_commands(self._dialect), given)
+            self._connection.execute(_delete_commands(self._dialect), self._ids(ids))
 
     # execute
 
@@ -1318,6 +1507,80 @@ class SqlTransaction:
         still_untold = command.c.tell_at.is_not(None)
         self._connection.execute(update(command).where(command.c.id == command_id, still_untold).values(tell_at=at))
 
+    # prune
+
+    def prunable(self, *, before: datetime, after: UUID | None, limit: int) -> Sequence[Prunable]:
+        """Find commands that ended before a moment and that nobody waits for, in the order of their ids."""
+        made_by = int((before + _CLOCKS_DIFFER).timestamp() * 1000)
+        given = {
+            "before": before,
+            "after": after or UUID(int=0),
+            "until": uuid7(made_by, random_bytes=bytes(RANDOM_BYTES)),
+            "limit": limit,
+        }
+
+        return [
+            Prunable(id=row.id, account=row.account, state=State(row.state))
+            for row in self._connection.execute(_prunable(), given)
+        ]
+
+    def keep_keys(self, ids: Collection[UUID]) -> None:
+        """Note the keys of final commands for ever; the commands stay."""
+        self._connection.execute(_keep_keys(self._dialect), self._ids(ids))
+
+    def open_transactions(self) -> Collection[str]:
+        """Name the transactions of others on this database that are open now; on SQLite no snapshot outlives a write.
+
+        There, a transaction that has read before another wrote may not write any more.
+        """
+        return frozenset() if self._dialect == "sqlite" else frozenset(self._connection.scalars(_OPEN_TRANSACTIONS))
+
+    def lock_prunable(self, ids: Collection[UUID], *, before: datetime) -> Sequence[UUID]:
+        """Lock those whose keys are kept and that still may be pruned, but for what others hold."""
+        held = self._connection.scalars(_lock_commands(self._dialect), self._ids(ids)).all()
+        # What was read while others held the row may have changed since: from here on nothing refers to it anew.
+        rows = self._connection.scalars(_still_prunable(self._dialect), {**self._ids(held), "before": before})
+
+        return rows.all()
+
+    def archived(self, ids: Collection[UUID]) -> Sequence[Mapping[str, Any]]:
+        """Read all that is stored of commands, ready for JSON."""
+        given = self._ids(ids)
+        commands = {row.id: _plain(row) for row in self._connection.execute(_commands(self._dialect), given)}
+        parts = {name: _belonging(self._dialect, table) for name, table in _BELONGINGS.items()}
+        for name, statement in {**parts, "tickets": _tickets_of(self._dialect)}.items():
+            for found in commands.values():
+                found[name] = []
+            for row in self._connection.execute(statement, given):
+                line = _plain(row)
+                del line["command_id"]
+                commands[row.command_id][name].append(line)
+
+        return list(commands.values())
+
+    def prune(self, ids: Collection[UUID]) -> int:
+        """Remove commands with all that belongs to them; return how many tickets went with them."""
+        given = self._ids(ids)
+        for table in (outcome, attempt, reading, action):
+            self._connection.execute(_delete_belonging(self._dialect, table), given)
+        links = _delete_belonging(self._dialect, ticket_command).returning(ticket_command.c.ticket_id)
+        touched = sorted(set(self._connection.scalars(links, given)))
+        emptied = 0
+        if touched:
+            emptied = self._connection.execute(_delete_empty_tickets(), {"ids": touched}).rowcount
+        self._connection.execute(_delete_commands(self._dialect), given)
+
+        return emptied
+
+    def find_pruned(self, command_id: UUID) -> PrunedCommand | None:
+        """Read what is kept of a command that was pruned."""
+        still_there = exists(select(literal_column("1")).where(command.c.id == kept_key.c.id))
+        row = self._connection.execute(
+            select(*kept_key.c).where(kept_key.c.id == command_id, ~still_there)
+        ).one_or_none()
+
+        return None if row is None else _pruned(row)
+
     # operate
 
     def lock_command(self, command_id: UUID) -> StoredCommand | None:
@@ -1516,6 +1779,33 @@ def _stored(row: Any) -> StoredCommand:
     fields["read_back"] = _read_back(fields["read_back"])
 
     return StoredCommand(**fields)
+
+
+def _pruned(row: Any) -> PrunedCommand:
+    fields = dict(row._mapping)  # noqa: SLF001  # public in SQLAlchemy
+    fields["state"] = State(fields["state"])
+
+    return PrunedCommand(**fields)
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    """A row as JSON has it. Bytes are text where they are; what is not becomes base64, under another name."""
+    plain: dict[str, Any] = {}
+    for name, value in row._mapping.items():  # noqa: SLF001  # public in SQLAlchemy
+        match value:
+            case bytes():
+                try:
+                    plain[name] = value.decode()
+                except UnicodeDecodeError:
+                    plain[f"{name}_base64"] = b64encode(value).decode()
+            case UUID():
+                plain[name] = str(value)
+            case datetime():
+                plain[name] = value.isoformat()
+            case _:
+                plain[name] = value
+
+    return plain
 
 
 def _held_fields(row: Any) -> dict[str, Any]:

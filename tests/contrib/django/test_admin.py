@@ -611,3 +611,18 @@ def test_atomic_requests_and_verbs_go_together(shop, chief):
     assert ["pending", "pending"] == shop.seen("state")
     assert [first.id] == shop.publisher.published
     assert [UUID(str(first.id))] == [each.command_id for each in Action.objects.all()]
+
+
+@pytest.mark.parametrize("named_by", ["id", "idempotency_key"])
+def test_a_search_says_that_a_command_was_pruned(shop, chief, named_by):
+    """An empty list would look as if there never was such a payment."""
+    enqueued = enqueue(capture())
+    shop.execute(
+        "INSERT INTO post_purchase_key SELECT account, idempotency_key, id, fingerprint, 'succeeded', created_at "
+        "FROM post_purchase_command"
+    )
+    shop.execute("DELETE FROM post_purchase_command")
+
+    shown = chief.get(LIST, {"q": str(getattr(enqueued, named_by))}).content.decode()
+
+    assert f"{enqueued.id} of klarna-eu is succeeded since" in shown

@@ -26,7 +26,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
-from ...domain.errors import PostPurchaseError
+from ...domain.errors import CommandPruned, PostPurchaseError
 from ...domain.state import FINAL, UNFINISHED, State
 from ...domain.ticket import Reason as TicketReason, TicketState
 from ...ports import StoredCommand
@@ -424,7 +424,7 @@ class CommandAdmin(_WithVerbs):
         return _duration(left) if left > timedelta(0) else "closed"
 
     def get_search_results(
-        self, _request: HttpRequest, queryset: QuerySet[Any], search_term: str
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         """Find by what an index begins with; a search within names would read the whole table."""
         term = search_term.strip()
@@ -434,6 +434,7 @@ class CommandAdmin(_WithVerbs):
             whole = UUID(term)
         except ValueError:
             return queryset.filter(_named(Q(order_id__startswith=term), Q(reference__startswith=term))), False
+        _tell_if_pruned(request, whole)
         keys = Q(account__in=sorted(conf.services().accounts), idempotency_key=str(whole))
 
         # Ids of orders look like that as well.
@@ -461,6 +462,15 @@ class CommandAdmin(_WithVerbs):
         answer: HttpResponse = super().change_view(request, object_id, extra_context=context)
 
         return answer
+
+
+def _tell_if_pruned(request: HttpRequest, named: UUID) -> None:
+    """Say of a pruned command how it ended: nothing will be listed."""
+    services = conf.services()
+    with services.store.read() as transaction:
+        answer = inspect.not_found(transaction, named, services.accounts)
+    if isinstance(answer, CommandPruned):
+        messages.info(request, str(answer))
 
 
 def _named(order: Q, reference: Q) -> Q:
