@@ -22,8 +22,8 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.execute("SET LOCAL lock_timeout = '4s'")
         op.execute(
-            f"ALTER TABLE {_COMMAND} SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, "
-            "autovacuum_analyze_scale_factor = 0.02)"
+            f"ALTER TABLE {_COMMAND} SET (fillfactor = 70, "
+            "autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02)"
         )
 
 
@@ -32,5 +32,6 @@ def downgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.execute("SET LOCAL lock_timeout = '4s'")
         op.execute(
-            f"ALTER TABLE {_COMMAND} RESET (fillfactor, autovacuum_vacuum_scale_factor, autovacuum_analyze_scale_factor)"
+            f"ALTER TABLE {_COMMAND} RESET (fillfactor, "
+            "autovacuum_vacuum_scale_factor, autovacuum_analyze_scale_factor)"
         )
