@@ -76,12 +76,10 @@ CERTIFICATES = "/run/certificates"
 #: As docker-compose.yml starts what is ours.
 HARDENED = {"read_only": True, "tmpfs": {"/tmp": ""}, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
 
-#: The waits of the profile sandbox, but for a first rung and a call that last long enough to be looked at; and so few
-#: calls in flight that one worker cannot take everything there is.
-RUNGS = (1.5, 1.6, 1.7)
+#: What workers and shop are told alike: the profile sandbox, with calls long enough to be killed in, and so few
+#: of them in flight that one worker cannot take everything there is.
 WAYS = {
     "POST_PURCHASE_PROFILE": "sandbox",
-    "POST_PURCHASE_RETRY__LADDER_SECONDS": ",".join(map(str, RUNGS)),
     "POST_PURCHASE_HTTP__MAX_IN_FLIGHT": "5",
     "POST_PURCHASE_HTTP__TOTAL_TIMEOUT_SECONDS": "4",
     "POST_PURCHASE_READ_BACK__PAUSE_SECONDS": "4.2",
@@ -89,6 +87,17 @@ WAYS = {
     "POST_PURCHASE_ACCOUNTS__BLUESNAP_US__BASE_URL": PROVIDER_URL,
     "POST_PURCHASE_LOG__FORMAT": "json",
 }
+
+
+@pytest.fixture
+def rungs():
+    """The ladder, with the waits of production."""
+    return (5, 300, 18000)
+
+
+@pytest.fixture
+def ways(rungs):
+    return {**WAYS, "POST_PURCHASE_RETRY__LADDER_SECONDS": ",".join(map(str, rungs))}
 
 
 # ----------------------------------------------------------------------------------------------- containers for all
@@ -148,7 +157,8 @@ provider = container(
     ],
     environment={"POST_PURCHASE_PROFILE": "sandbox"},
     volumes={"{certificate_folder.name}": {"bind": CERTIFICATES, "mode": "ro"}},
-    ports={"8090/tcp": ("127.0.0.1", None), "8091/tcp": ("127.0.0.1", None)},
+    ports={"8091/tcp": ("127.0.0.1", None)},
+    healthcheck={"test": ["NONE"]},  # the image's is the worker's
     network="{default_pytest_celery_network.name}",
     timeout=60,
     **HARDENED,
@@ -237,12 +247,12 @@ class Worker(CeleryWorkerContainer):
 
 
 @pytest.fixture
-def default_worker_env(celery_worker_cluster_config, postgresql, postgresql_url):
+def default_worker_env(ways, celery_worker_cluster_config, postgresql, postgresql_url):
     (broker_url,) = celery_worker_cluster_config["celery_broker_cluster_config"]["urls"]
     database = make_url(postgresql_url).set(drivername="postgresql", host=postgresql.id[:12], port=5432)
 
     return {
-        **WAYS,
+        **ways,
         "POST_PURCHASE_DATABASE__URL": database.render_as_string(hide_password=False),
         "POST_PURCHASE_BROKER__URL": broker_url,
         "POST_PURCHASE_HTTP__CA_FILE": f"{CERTIFICATES}/ca.pem",
@@ -349,15 +359,10 @@ def captures():
 
 
 @pytest.fixture
-def rungs():
-    return RUNGS
-
-
-@pytest.fixture
-def shop(celery_broker_cluster, postgresql_url):
+def shop(ways, celery_broker_cluster, postgresql_url):
     """This process, which tells the same database and broker at the addresses that they have from here."""
     environment = {
-        **WAYS,
+        **ways,
         "POST_PURCHASE_DATABASE__URL": make_url(postgresql_url)
         .set(drivername="postgresql")
         .render_as_string(hide_password=False),
