@@ -73,8 +73,14 @@ PROVIDER = f"provider-{secrets.token_hex(4)}"
 PROVIDER_URL = f"https://{PROVIDER}:8090"
 CERTIFICATES = "/run/certificates"
 
-#: As docker-compose.yml starts what is ours.
-HARDENED = {"read_only": True, "tmpfs": {"/tmp": ""}, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
+#: As docker-compose.yml starts what is ours; but nobody asks for its health here.
+HARDENED = {
+    "read_only": True,
+    "tmpfs": {"/tmp": ""},
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges:true"],
+    "healthcheck": {"test": ["NONE"]},
+}
 
 #: What workers and shop are told alike: the profile sandbox, with calls long enough to be killed in, and so few
 #: of them in flight that one worker cannot take everything there is.
@@ -158,7 +164,6 @@ provider = container(
     environment={"POST_PURCHASE_PROFILE": "sandbox"},
     volumes={"{certificate_folder.name}": {"bind": CERTIFICATES, "mode": "ro"}},
     ports={"8091/tcp": ("127.0.0.1", None)},
-    healthcheck={"test": ["NONE"]},  # the image's is the worker's
     network="{default_pytest_celery_network.name}",
     timeout=60,
     **HARDENED,
@@ -361,12 +366,15 @@ def captures():
 @pytest.fixture
 def shop(ways, celery_broker_cluster, postgresql_url):
     """This process, which tells the same database and broker at the addresses that they have from here."""
+    broker = celery_broker_cluster[0].container
+    # Its own `host_url` has another port where the tests run in a container themselves.
+    [published] = [numbers[0] for numbers in broker.ports.values() if numbers]
     environment = {
         **ways,
         "POST_PURCHASE_DATABASE__URL": make_url(postgresql_url)
         .set(drivername="postgresql")
         .render_as_string(hide_password=False),
-        "POST_PURCHASE_BROKER__URL": celery_broker_cluster[0].config()["host_url"],
+        "POST_PURCHASE_BROKER__URL": f"{broker.prefix()}127.0.0.1:{published}/{broker.vhost}",
     }
     services = Services(load(environ=environment))
     yield Shop(services)
