@@ -62,8 +62,8 @@ WORKDIR /var/lib/post-purchase
 STOPSIGNAL SIGTERM
 
 # Of the worker: it answers through the broker. Other processes bring their own, as in docker-compose.yml.
-HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=3 \
-    CMD celery --app worker inspect ping --timeout 5 --destination "celery@$(hostname)"
+HEALTHCHECK --interval=30s --timeout=60s --start-period=60s --retries=3 \
+    CMD celery --app worker inspect ping --timeout 10 --destination "celery@$(hostname)"
 
 # No entry point stands before it: what is given instead is a line of the Procfile, and it gets the signals itself.
 CMD ["celery", "--app", "worker", "worker", "--loglevel", "INFO"]

@@ -32,7 +32,7 @@ SERVICES = ("postgres", "redis", "sandbox", "worker", "flower")
 
 PULL_SECONDS = 300
 BUILD_SECONDS = 600
-UP_SECONDS = 180
+UP_SECONDS = 300
 
 #: Every test of this folder: it needs an engine, takes its time, and the first one waits for image and services.
 MARKS = (pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(PULL_SECONDS + BUILD_SECONDS + UP_SECONDS))
@@ -75,7 +75,7 @@ def what_is_missing() -> str | None:
     return None
 
 
-def wait_until(fact: Callable[[], Any], *, within: float = 60.0, tell: Callable[[], object] = str) -> Any:
+def wait_until(fact: Callable[[], Any], *, within: float = 120.0, tell: Callable[[], object] = str) -> Any:
     """Return what `fact` returns once that is true; fail when it does not become so, with what there is to tell."""
     deadline = time.monotonic() + within
     while not (found := fact()):

@@ -124,14 +124,15 @@ def test_a_rolling_restart_costs_no_attempt(nodes, add_worker, shop, sandbox, ca
 def test_three_workers_share_what_was_one_workers(nodes, add_worker, shop, sandbox, captures, until):
     """Whoever adds workers in a rush wants them to take part at once, and none to do what another does."""
     sandbox.fault("delay", seconds=0.3, times=None)
-    orders = captures(300)
-    shop.enqueue(*orders)
+    before, after = captures(100, of="before"), captures(200, of="after")
+    shop.enqueue(*before)
     until(sandbox.effects, tell=nodes.worker.logs)
 
     added = [add_worker() for _ in range(2)]
+    shop.enqueue(*after)
     until(lambda: shop.states() == ["succeeded"] * 300, tell=nodes.worker.logs)
 
-    assert {each.order_id: 1 for each in orders} == effects_by_order(sandbox)
-    assert {1} == {len(hosts) for hosts in shop.hosts_by_command().values()}
-    taken = Counter(host for hosts in shop.hosts_by_command().values() for host in hosts)
-    assert {node.container.id[:12] for node in (nodes.worker, *added)} == set(taken)
+    assert {each.order_id: 1 for each in (*before, *after)} == effects_by_order(sandbox)
+    hosts = shop.hosts_by_command().values()
+    assert {1} == {len(each) for each in hosts}
+    assert {node.container.id[:12] for node in (nodes.worker, *added)} == {host for each in hosts for host in each}
