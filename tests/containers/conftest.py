@@ -85,7 +85,7 @@ def wait_until(fact: Callable[[], Any], *, within: float = 120.0, tell: Callable
     return found
 
 
-def docker(*arguments: str, given: str | None = None, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+def docker(*arguments: str, given: str | None = None, seconds: float = 120) -> subprocess.CompletedProcess[str]:
     """Ask the engine; one that does not answer in time has failed."""
     command = ["docker", *arguments]
     # The classic builder is there wherever the engine is.

@@ -79,7 +79,7 @@ def test_a_stop_lets_the_call_in_flight_end(compose, control, until):
     order_id = "compose-stopped"
     control.fault("slow_body", order_id=order_id, seconds=1)
     (command_id,) = compose.enqueue(capture(order_id))
-    until(lambda: any(order_id in request["path"] for request in control.requests()), "the call to begin")
+    until(lambda: any(order_id in request["path"] for request in control.requests()))
 
     stopped = compose.run("stop", "worker")
     exit_code = compose.inspect("worker", ".State.ExitCode")
