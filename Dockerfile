@@ -3,6 +3,7 @@
 #   docker build --tag post-purchase-worker .
 #   docker run --read-only --tmpfs /tmp … post-purchase-worker
 #   docker run --read-only --tmpfs /tmp … post-purchase-worker post-purchase check
+#   docker run --rm post-purchase-worker cat /opt/post-purchase/share/post-purchase/sbom.cdx.json
 #
 # Python packages have the versions of constraints.txt. To pin the system below them as well, give the base image by its
 # digest: --build-arg PYTHON_IMAGE=python:3.13-slim@sha256:…
@@ -22,15 +23,19 @@ WORKDIR /build
 COPY pyproject.toml constraints.txt ./
 
 # What the project needs, before the project itself: a change of its code leaves this layer as it is. Without pip in it,
-# the environment holds what runs and nothing that installs. Flower is part of the image, which is one for all processes.
+# the environment holds what runs and nothing that installs, and not the tests that some packages bring. Flower is part of
+# the image, which is one for all processes.
 RUN python -m venv --without-pip /opt/post-purchase \
  && python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*project['dependencies'], *project['optional-dependencies']['flower'], sep='\n')" > requirements.txt \
  && pip --python /opt/post-purchase/bin/python install --requirement requirements.txt \
- && pip install hatchling
+ && find /opt/post-purchase/lib -type d \( -name test -o -name tests \) -path '*/site-packages/*' -prune -exec rm -r {} + \
+ && pip install hatchling cyclonedx-bom
 
 COPY . .
 RUN python -m hatchling build --target wheel \
- && pip --python /opt/post-purchase/bin/python install --no-deps dist/*.whl
+ && pip --python /opt/post-purchase/bin/python install --no-deps dist/*.whl \
+ && mkdir -p /opt/post-purchase/share/post-purchase \
+ && python .ci/sbom.py /opt/post-purchase/bin/python > /opt/post-purchase/share/post-purchase/sbom.cdx.json
 
 # --------------------------------------------------------------------------------------------------------------- run
 
@@ -57,8 +62,8 @@ WORKDIR /var/lib/post-purchase
 STOPSIGNAL SIGTERM
 
 # Of the worker: it answers through the broker. Other processes bring their own, as in docker-compose.yml.
-HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=3 \
-    CMD celery --app worker inspect ping --timeout 5 --destination "celery@$(hostname)"
+HEALTHCHECK --interval=30s --timeout=60s --start-period=60s --retries=3 \
+    CMD celery --app worker inspect ping --timeout 10 --destination "celery@$(hostname)"
 
 # No entry point stands before it: what is given instead is a line of the Procfile, and it gets the signals itself.
 CMD ["celery", "--app", "worker", "worker", "--loglevel", "INFO"]

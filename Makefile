@@ -34,8 +34,8 @@ test-fast: $(STAMP)  ## the tests that start no servers
 hosts: $(STAMP)  ## the wheel in both host projects, on every Python that is found; takes minutes and needs a package index
 	@$(VENV)/bin/python -m pytest -m hosts -n 2 --durations=0 --durations-min=1 tests/hosts
 
-smoke: $(STAMP)  ## the image and docker-compose.yml, really built and brought up; needs a Docker engine
-	@$(VENV)/bin/python -m pytest -m docker tests/containers
+smoke: $(STAMP)  ## the image as nodes of pytest-celery and in docker-compose.yml; needs a Docker engine; SMOKE="--short" for a minute of it
+	@$(VENV)/bin/python -m pytest -m docker tests/containers $(SMOKE)
 
 bench-limits: $(STAMP)  ## how well the provider's quotas are used and kept, with charts; BENCH="--short" for a minute of it
 	@$(VENV)/bin/python -m bench.limits $(BENCH)

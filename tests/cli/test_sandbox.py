@@ -4,10 +4,12 @@ import base64
 import json
 import signal
 import socket
-from http.client import HTTPConnection
+import ssl
+from http.client import HTTPConnection, HTTPSConnection
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 
 ORDER = "4ba29b50-be7b-44f5-a492-113e6a865e22"
 
@@ -24,10 +26,28 @@ def sandbox(start):
     return call
 
 
-def status_of(url, *, username="sandbox", password="sandbox", order=ORDER):
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture
+def pair(authority, tmp_path):
+    """A folder with a certificate for this host, and its key."""
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+
+    return tmp_path
+
+
+def status_of(url, *, username="sandbox", password="sandbox", order=ORDER, tls=None):
     """Read an order as the account would."""
     parts = urlsplit(url)
-    connection = HTTPConnection(parts.hostname, parts.port, timeout=10)
+    if tls is None:
+        connection = HTTPConnection(parts.hostname, parts.port, timeout=10)
+    else:
+        connection = HTTPSConnection(parts.hostname, parts.port, timeout=10, context=tls)
     credentials = base64.b64encode(f"{username}:{password}".encode()).decode()
     connection.request("GET", f"/ordermanagement/v1/orders/{order}", headers={"Authorization": f"Basic {credentials}"})
     answer = connection.getresponse()
@@ -113,6 +133,36 @@ def test_what_it_cannot_do_is_one_line(run, options, said):
 
     assert (2, "", 1) == (done.code, done.out, done.err.count("\n"))
     assert said in done.err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--certificate", "cert.pem"), "--certificate and --key go together"),
+        (("--key", "key.pem"), "--certificate and --key go together"),
+        (("--certificate", "nowhere.pem", "--key", "key.pem"), "cannot use nowhere.pem with the key key.pem (No such"),
+        (("--certificate", "cert.pem", "--key", "cert.pem"), "they must be a pair of PEM files"),
+    ],
+)
+def test_a_certificate_that_does_not_do_is_one_line(run, pair, monkeypatch, given, said):
+    """A sandbox that fell back to plain http would be refused by every worker on another host, and nobody told why."""
+    monkeypatch.chdir(pair)
+
+    done = run("sandbox", *given)
+
+    assert (2, "", 1) == (done.code, done.out, done.err.count("\n"))
+    assert said in done.err
+
+
+def test_with_a_certificate_it_speaks_https(sandbox, pair, authority):
+    """Another host reaches it by https only: plain http leads no further than this machine."""
+    _, urls = sandbox("--create-orders", "1000", "--certificate", pair / "cert.pem", "--key", pair / "key.pem")
+
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
+
+    assert urls["base_url"].startswith("https://")
+    assert 200 == status_of(urls["base_url"], tls=tls)
 
 
 def test_a_port_that_is_taken_is_one_line(run):

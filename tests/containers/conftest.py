@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -23,17 +24,22 @@ import pytest
 from worker.sandbox import SandboxControl
 
 ROOT = Path(__file__).resolve().parents[2]
-OFFICIAL_IMAGES = ("python:3.13-slim", "postgres:17-alpine", "redis:7-alpine")
+BASE_IMAGE = "python:3.13-slim"
+OFFICIAL_IMAGES = (BASE_IMAGE, "postgres:17-alpine", "redis:7-alpine", "rabbitmq:4")
 
 #: Every process that stays, and tells whether it is well.
 SERVICES = ("postgres", "redis", "sandbox", "worker", "flower")
 
 PULL_SECONDS = 300
 BUILD_SECONDS = 600
-UP_SECONDS = 180
+UP_SECONDS = 300
 
 #: Every test of this folder: it needs an engine, takes its time, and the first one waits for image and services.
 MARKS = (pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(PULL_SECONDS + BUILD_SECONDS + UP_SECONDS))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--short", action="store_true", help="only the container tests that are marked short")
 
 
 def pytest_itemcollected(item):
@@ -42,9 +48,13 @@ def pytest_itemcollected(item):
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Skip this folder as a whole, in the same words, where it cannot be tried; others are not kept waiting."""
     ours = [item for item in items if Path(__file__).parent in item.path.parents]
+    if ours and config.getoption("--short", default=False):
+        left_out = [item for item in ours if item.get_closest_marker("short") is None]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     reason = what_is_missing() if ours else None
     if reason is not None:
         for item in ours:
@@ -65,21 +75,25 @@ def what_is_missing() -> str | None:
     return None
 
 
-def _until(holds: Callable[[], bool], what: str, *, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds} s for {what}", pytrace=False)
-        time.sleep(0.2)
+def wait_until(fact: Callable[[], Any], *, within: float = 120.0, tell: Callable[[], object] = str) -> Any:
+    """Return what `fact` returns once that is true; fail when it does not become so, with what there is to tell."""
+    deadline = time.monotonic() + within
+    while not (found := fact()):
+        assert time.monotonic() < deadline, f"it did not come true within {within} s\n{tell()}"
+        time.sleep(0.1)
+
+    return found
 
 
-def docker(*arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+def docker(*arguments: str, given: str | None = None, seconds: float = 120) -> subprocess.CompletedProcess[str]:
     """Ask the engine; one that does not answer in time has failed."""
     command = ["docker", *arguments]
     # The classic builder is there wherever the engine is.
     environment = {"DOCKER_BUILDKIT": "0", **os.environ}
     try:
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=seconds)
+        return subprocess.run(
+            command, env=environment, input=given, capture_output=True, text=True, check=False, timeout=seconds
+        )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 1, stdout="", stderr=f"no end after {seconds} s")
 
@@ -111,24 +125,30 @@ class Compose:
     def __post_init__(self):
         self.env_file.write_text("".join(f"{name}={value}\n" for name, value in self.settings.items()))
 
-    def run(self, *arguments, given=None, seconds=120):
+    def run(self, *arguments, seconds=120):
         """Run a verb of compose with the settings of the file alone: no developer's variable may change them."""
         return subprocess.run(
             [*self.command, "--project-name", self.project, "--env-file", str(self.env_file), *arguments],
             cwd=ROOT,
             env={name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "POST_"))},
-            input=given,
             capture_output=True,
             text=True,
             check=False,
             timeout=seconds,
         )
 
+    def container(self, service):
+        """The id of a service's container, whether it runs or not."""
+        labels = {"com.docker.compose.project": self.project, "com.docker.compose.service": service}
+        wanted = [part for name, value in labels.items() for part in ("--filter", f"label={name}={value}")]
+
+        return succeeded(docker("ps", "--all", "--quiet", *wanted)).strip()
+
     def post_purchase(self, *arguments, given=None):
         """Run the command line inside the worker's container; its JSON."""
-        said = succeeded(self.run("exec", "-T", "worker", "post-purchase", *arguments, "--json", given=given))
+        inside = ("exec", "--interactive", self.container("worker"))
 
-        return json.loads(said)
+        return json.loads(succeeded(docker(*inside, "post-purchase", *arguments, "--json", given=given)))
 
     def enqueue(self, *commands):
         """Store commands as a shop would that writes a line for each; their ids."""
@@ -139,30 +159,40 @@ class Compose:
     def show(self, command_id):
         return self.post_purchase("show", command_id)
 
-    def await_success(self, ids, *, seconds=60):
-        _until(
-            lambda: {"succeeded"} == {self.show(each)["state"] for each in ids},
-            "every command to succeed",
-            seconds=seconds,
-        )
+    def await_success(self, ids):
+        def have_succeeded():
+            listed = self.post_purchase("list", "--state", "succeeded", "--limit", "1000")
+            return set(ids) <= {row["id"] for row in listed}
+
+        wait_until(have_succeeded, tell=self.logs)
 
     def inspect(self, service, what):
         """What the engine knows of a service's container."""
-        container = succeeded(self.run("ps", "--all", "--quiet", service)).split()
+        return json.loads(succeeded(docker("inspect", "--format", f"{{{{json {what}}}}}", self.container(service))))
 
-        return json.loads(succeeded(docker("inspect", "--format", f"{{{{json {what}}}}}", *container)))
+    def crash(self, service):
+        """Kill the main process of a service from outside, as a fault does; come back when it has been started again.
+
+        `docker kill` would tell the engine that somebody wants the container to stay down.
+        """
+        pid, restarts = (self.inspect(service, what) for what in (".State.Pid", ".RestartCount"))
+        outside = ("run", "--rm", "--pid", "host", "--user", "0", "--network", "none", BASE_IMAGE)
+        succeeded(docker(*outside, "sh", "-c", f"kill -KILL {pid}"))
+        wait_until(
+            lambda: self.inspect(service, ".RestartCount") > restarts and self.inspect(service, ".State.Running"),
+            tell=self.logs,
+        )
+
+    def logs(self):
+        return self.run("logs", "--no-color", "--tail", "30").stdout
 
     def await_health(self):
         """Wait until every service says that it is well."""
-
-        def is_healthy():
-            return {"healthy"} == {self.inspect(service, ".State.Health.Status") for service in SERVICES}
-
-        try:
-            _until(is_healthy, "every service to be healthy", seconds=UP_SECONDS)
-        except pytest.fail.Exception as failed:
-            logs = self.run("logs", "--no-color", "--tail", "30").stdout
-            pytest.fail(f"{failed}\n{logs}", pytrace=False)
+        wait_until(
+            lambda: {"healthy"} == {self.inspect(service, ".State.Health.Status") for service in SERVICES},
+            within=UP_SECONDS,
+            tell=self.logs,
+        )
 
     def get(self, path, *, authorization=None):
         """Ask Flower at its port of this host; the status of its answer."""
@@ -177,19 +207,31 @@ class Compose:
                 return error.code
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def until():
-    """Wait for a fact to come true, and fail if it does not."""
-    return _until
+    return wait_until
 
 
 @pytest.fixture(scope="session")
 def image() -> Iterator[str]:
-    """The project's image, built from this checkout."""
+    """The project's image, built from this checkout, or the one that is given to be tried."""
+    if given := os.environ.get("POST_PURCHASE_TEST_IMAGE"):
+        yield given
+        return
     tag = f"post-purchase-worker:test-{secrets.token_hex(4)}"
     succeeded(docker("build", "--tag", tag, str(ROOT), seconds=BUILD_SECONDS))
     yield tag
     docker("image", "rm", "--force", tag)
+
+
+@pytest.fixture(scope="session")
+def added_bytes(image):
+    """How much larger the image is than the one that it is made from."""
+    size, base = (
+        int(succeeded(docker("image", "inspect", "--format", "{{.Size}}", each))) for each in (image, BASE_IMAGE)
+    )
+
+    return size - base
 
 
 @pytest.fixture(scope="session")
@@ -209,25 +251,23 @@ def image_facts(image):
     return json.loads(succeeded(docker("image", "inspect", "--format", "{{json .Config}}", image)))
 
 
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [str(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    def free_port():
+        with socket.create_server(("127.0.0.1", 0)) as one:
+            return one.getsockname()[1]
 
-    return ports
+    return free_port
 
 
 @pytest.fixture(scope="session")
-def settings(image) -> dict[str, str]:
-    flower, control = free_ports(2)
-
+def settings(image, free_port) -> dict[str, str]:
     return {
         "COMPOSE_PROFILES": "sandbox",
         "POSTGRES_PASSWORD": secrets.token_hex(12),
         "FLOWER_BASIC_AUTH": "operator:looks",
-        "FLOWER_PORT": flower,
-        "SANDBOX_CONTROL_PORT": control,
+        "FLOWER_PORT": str(free_port()),
+        "SANDBOX_CONTROL_PORT": str(free_port()),
         "POST_PURCHASE_IMAGE": image,
     }
 

@@ -1,11 +1,30 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 #: What compiles or installs: good for whoever has broken in, and for nobody else.
 BUILD_TOOLS = ("cc", "gcc", "git", "hatchling", "make", "pip")
 
 
+#: What the worker and Flower need, with the libraries that wheels bring along; an image that grows past it has taken in
+#: something else.
+MOST_ADDED_BYTES = 130_000_000
+
+#: Prints the version of Python as JSON.
+VERSION = "import json, sys; print(json.dumps(sys.version_info[:3]))"
+
+BILL = "/opt/post-purchase/share/post-purchase/sbom.cdx.json"
+
+
+@pytest.fixture(scope="module")
+def bill(run_image):
+    """The components of the image's own bill of materials."""
+    return json.loads(run_image("cat", BILL).stdout)["components"]
+
+
+@pytest.mark.short
 def test_the_image_runs_as_nobody_special(image_facts, run_image):
     """A process that breaks out of its container should be nobody on the host."""
     assert "10001:10001" == image_facts["User"]
@@ -40,6 +59,32 @@ def test_the_process_itself_gets_the_signals(image_facts):
     """A shell in front would swallow the signal that begins the graceful stop."""
     assert not image_facts.get("Entrypoint")
     assert ["celery", "--app", "worker", "worker"] == image_facts["Cmd"][:4]
+
+
+def test_the_bill_of_materials_names_every_package_with_its_version(run_image, bill):
+    """When a hole is found in a package somewhere, the first question is where that version runs."""
+    ask = "import importlib.metadata as m; print(*(f'{each.name}=={each.version}' for each in m.distributions()))"
+    installed = run_image("python", "-c", ask).stdout.split()
+
+    named = [f"{each['name']}=={each['version']}" for each in bill if "pkg:deb/" not in each["bom-ref"]]
+
+    assert installed
+    assert [] == sorted(set(installed) - set(named))
+
+
+def test_the_bill_of_materials_names_what_is_below_python_too(run_image, bill):
+    """Most holes are in the system's libraries, and the base image brings those."""
+    installed = run_image("dpkg-query", "--show", "--showformat=${Package}==${Version} ").stdout.split()
+    below = {"cpython=={}.{}.{}".format(*json.loads(run_image("python", "-c", VERSION).stdout)), *installed}
+
+    named = {f"{each['name']}=={each['version']}" for each in bill}
+
+    assert below <= named
+
+
+def test_the_image_is_small(added_bytes):
+    """Each node that runs it has to fetch it, at a moment when workers are short."""
+    assert added_bytes < MOST_ADDED_BYTES
 
 
 @pytest.mark.parametrize("tool", BUILD_TOOLS)

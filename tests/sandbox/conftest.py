@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import socket
+import ssl
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -35,10 +36,15 @@ class Shop:
     base_url: str
     authorization: str | None = BASIC
     timeout: float = 10
+    tls: ssl.SSLContext | None = None
     connection: http.client.HTTPConnection = field(init=False)
 
     def __post_init__(self):
-        self.connection = http.client.HTTPConnection(urlsplit(self.base_url).netloc, timeout=self.timeout)
+        place = urlsplit(self.base_url).netloc
+        if self.tls is None:
+            self.connection = http.client.HTTPConnection(place, timeout=self.timeout)
+        else:
+            self.connection = http.client.HTTPSConnection(place, timeout=self.timeout, context=self.tls)
 
     def ask(self, method, path, body=None, *, key=None, headers=None):
         self.begin(method, path, body, key=key, headers=headers)

@@ -1,11 +1,12 @@
 """`post-purchase sandbox`: the stand-in provider as a process.
 
-Decides where it listens and which credentials it takes: those of the accounts that point at it. Leaves everything else
-to `worker.sandbox`, which knows nothing of settings.
+Decides where it listens, with which certificate, and which credentials it takes: those of the accounts that point at
+it. Leaves everything else to `worker.sandbox`, which knows nothing of settings.
 """
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,11 +51,17 @@ def sandbox(
     orders: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Orders to begin with, one JSON object a line.")
     ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Speak https with this certificate (PEM). Default: plain http."),
+    ] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="The key of the certificate (PEM).")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a stand-in for the provider.
 
-    Its two addresses are printed once it can be reached; it runs until told to stop, and keeps nothing.
+    Its two addresses are printed once it can be reached; it runs until told to stop, and keeps nothing. Another host
+    reaches it by https only, so it needs a certificate there; the control port speaks plain http always.
     """
     from ..logs import configure  # noqa: PLC0415  # --help must be quick
     from ..sandbox import SandboxError, serve  # noqa: PLC0415  # the same
@@ -76,10 +83,27 @@ def sandbox(
             orders_file=orders,
             create_orders=create_orders,
             accounts=_accounts(settings),
+            tls=_tls(certificate, key=key),
             ready=say,
         )
     except SandboxError as error:
         raise BadInput([str(error)]) from None
+
+
+def _tls(certificate: Path | None, *, key: Path | None) -> ssl.SSLContext | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise BadInput(["--certificate and --key go together: give both, or none for plain http"])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:
+        why = error.strerror or error
+        msg = f"cannot use {certificate} with the key {key} ({why}); they must be a pair of PEM files"
+        raise BadInput([msg]) from None
+
+    return context
 
 
 def _accounts(settings: Settings) -> list[tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future
@@ -36,6 +37,7 @@ class _Plan:
     create_orders: int | None
     replay_errors: bool
     idle_seconds: float
+    tls: ssl.SSLContext | None = None
     accounts: Collection[tuple[str, str, str]] = field(default=(), repr=False)
 
 
@@ -62,6 +64,7 @@ class Sandbox:
             refuse it.
         replay_errors: Whether a key gets a stored refusal again as it gets a stored success.
         idle_seconds: A connection on which nothing happens for so long is closed.
+        tls: The certificate of the provider's port; None: it speaks plain http. The control port always does.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Sandbox:
         create_orders: int | None = None,
         replay_errors: bool = True,
         idle_seconds: float = IDLE_SECONDS,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._plan = _Plan(
             host=host,
@@ -85,6 +89,7 @@ class Sandbox:
             create_orders=create_orders,
             replay_errors=replay_errors,
             idle_seconds=idle_seconds,
+            tls=tls,
         )
         self._thread: threading.Thread | None = None
         self._started: _Running | None = None
@@ -308,6 +313,7 @@ def serve(
     create_orders: int | None = None,
     replay_errors: bool = True,
     idle_seconds: float = IDLE_SECONDS,
+    tls: ssl.SSLContext | None = None,
     ready: Callable[[str, str], object] | None = None,
 ) -> None:
     """Run a sandbox in this process until SIGINT or SIGTERM.
@@ -326,6 +332,7 @@ def serve(
             refuse it.
         replay_errors: Whether a key gets a stored refusal again as it gets a stored success.
         idle_seconds: A connection on which nothing happens for so long is closed.
+        tls: The certificate of the provider's port; None: it speaks plain http. The control port always does.
         ready: Called with the provider's URL and the control URL once both ports accept connections.
     """
     plan = _Plan(
@@ -337,6 +344,7 @@ def serve(
         create_orders=create_orders,
         replay_errors=replay_errors,
         idle_seconds=idle_seconds,
+        tls=tls,
         accounts=accounts,
     )
     orders = [] if orders_file is None else _read_orders(Path(orders_file))
@@ -380,7 +388,8 @@ async def _opened(plan: _Plan, *, orders: Sequence[Json] = ()) -> AsyncIterator[
         _form_of(order)[1](world, **order)
     loop = asyncio.get_running_loop()
     assert isinstance(loop, LeapingLoop)  # noqa: S101  # both ways to run a sandbox are here, and both say so
-    site = Site(world, Port(world.respond, host=plan.host, port=plan.port, idle_seconds=plan.idle_seconds))
+    port = Port(world.respond, host=plan.host, port=plan.port, idle_seconds=plan.idle_seconds, tls=plan.tls)
+    site = Site(world, port)
     try:
         control = Port(Control(site).respond, host=plan.host, port=plan.control_port)
         try:

@@ -7,6 +7,7 @@ the provider's port and the control port alike.
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
@@ -39,9 +40,17 @@ _REASON_BY_STATUS = {status.value: status.phrase for status in HTTPStatus}
 class Port:
     """One TCP port that listens, or that refuses connections while it still belongs to us."""
 
-    def __init__(self, respond: Respond, *, host: str, port: int, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(
+        self,
+        respond: Respond,
+        *,
+        host: str,
+        port: int,
+        idle_seconds: float = IDLE_SECONDS,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._respond = respond
-        self._host, self._idle_seconds = host, idle_seconds
+        self._host, self._idle_seconds, self._tls = host, idle_seconds, tls
         self._socket = _bound_socket(host, port)
         self.number: int = self._socket.getsockname()[1]
         self.is_listening = False
@@ -53,7 +62,7 @@ class Port:
         """Say where the port is reached."""
         host = f"[{self._host}]" if ":" in self._host else self._host
 
-        return f"http://{host}:{self.number}"
+        return f"{'http' if self._tls is None else 'https'}://{host}:{self.number}"
 
     def listen(self) -> None:
         """Accept connections from now on."""
@@ -96,7 +105,9 @@ class Port:
                 accepted, _address = self._socket.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            connection = _Connection(accepted, number=next(self._numbers), idle_seconds=self._idle_seconds)
+            connection = _Connection(
+                accepted, number=next(self._numbers), idle_seconds=self._idle_seconds, tls=self._tls
+            )
             task = asyncio.ensure_future(connection.converse(self._respond))
             self._connections[task] = connection
             task.add_done_callback(self._connections.pop)
@@ -108,9 +119,11 @@ class _Connection:
     _reader: asyncio.StreamReader
     _writer: asyncio.StreamWriter
 
-    def __init__(self, accepted: socket.socket, *, number: int, idle_seconds: float) -> None:
+    def __init__(
+        self, accepted: socket.socket, *, number: int, idle_seconds: float, tls: ssl.SSLContext | None
+    ) -> None:
         accepted.setblocking(False)  # noqa: FBT003  # the socket module's own signature
-        self._socket, self._number, self._idle_seconds = accepted, number, idle_seconds
+        self._socket, self._number, self._idle_seconds, self._tls = accepted, number, idle_seconds, tls
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST_HEAD_BYTES)
         self._is_first = True
         self._is_last = False
@@ -118,7 +131,10 @@ class _Connection:
 
     async def converse(self, respond: Respond) -> None:
         """Take request after request until either side has enough."""
-        self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
+        try:
+            await self._open()
+        except OSError:
+            return  # The client does not believe the certificate, speaks no TLS, or went away before it was agreed.
         try:
             while (request := await self._receive()) is not None:
                 self.is_busy = True
@@ -131,15 +147,23 @@ class _Connection:
             if not self._reader.at_eof():
                 self._is_last = True
                 self._writer.write(self._head(Answer(status=error.error_status_hint), content_length=0))
-        except (ConnectionError, TimeoutError):
+        except (ConnectionError, TimeoutError, ssl.SSLError):
             pass  # The client went away, or had nothing to say for too long.
         except asyncio.CancelledError:
             self._writer.transport.abort()
             raise
         finally:
             self._writer.close()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, TimeoutError, ssl.SSLError):
                 await self._writer.wait_closed()
+
+    async def _open(self) -> None:
+        """Read and write what the client does, by TLS if there is a certificate."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport, _ = await loop.connect_accepted_socket(lambda: protocol, self._socket, ssl=self._tls)
+        self._reader, self._writer = reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
     def close_when_idle(self) -> None:
         """Let this be the connection's last exchange; without one at work, be done with listening to the client."""
