@@ -1,0 +1,123 @@
+"""How fast a stored backlog is carried out, and what that costs.
+
+Decides the measurement: this worker drains all of it, a peer a slice of its own backlog at each latency. Rates are
+the provider's own count, from the first effect on; CPU is per 1,000 effects, by process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .arena import Arena, Bout
+from .contestants import OURS, Contestant
+from .machinery import wait_until
+from .sql import execute, scalar
+
+#: Seconds after the first effect that are not judged: processes start one after another.
+_WARM = 1.5
+
+#: After the provider's latency changed, until all calls of before are answered.
+_SETTLE = 1.0
+
+TEMPLATE = "bench_backlog"
+
+
+def per_thousand(before: Mapping[str, float], after: Mapping[str, float], *, effects: int) -> dict[str, float]:
+    """CPU seconds a thousand effects, by process; that is milliseconds an effect."""
+    return {name: round((after[name] - before[name]) * 1000 / max(1, effects), 4) for name in after}
+
+
+def cost(cpu: Mapping[str, float]) -> float:
+    """CPU of all processes but the stub, which stands for another machine."""
+    return round(sum(value for name, value in cpu.items() if name != "stub"), 4)
+
+
+def make_backlog(arena: Arena, count: int) -> dict[str, Any]:
+    """Store the backlog once, as hosts do; each drain begins with a copy of its database."""
+    with arena.bout(OURS) as bout:
+        told = bout.client("store", count, within=180)
+    arena.database.empty(TEMPLATE, like=f"bench_{OURS.name}")
+
+    return {"stored": told["stored"], "per_second": round(told["stored"] / told["seconds"], 1)}
+
+
+def drain(arena: Arena, *, count: int, latency: float, within: float) -> dict[str, Any]:
+    """Have this worker carry out a whole backlog."""
+    with arena.bout(OURS, like=TEMPLATE) as bout:
+        _analyze(bout)
+        arena.stub.ask("set", latency=latency)
+        before = bout.cpu()
+        bout.crew.start()
+        bout.wait_for_effects(1, within=30)
+        began, started = time.monotonic(), arena.stub.ask("count")["effects"]
+        bout.wait_for_effects(count, within=within)
+        lasted = time.monotonic() - began
+        _await_recorded(bout, within=15)
+        cpu = per_thousand(before, bout.cpu(), effects=count)
+        told = arena.stub.ask("count")
+
+        return {
+            "latency_ms": latency * 1000,
+            "effects": told["effects"],
+            "lost": count - told["effects"],
+            "repeated": told["repeated"],
+            "seconds": round(lasted, 3),
+            "per_second": round((count - started) / lasted, 1),
+            "cpu_ms": cpu,
+            "cpu_ms_all": cost(cpu),
+            **bout.crew.memory(),
+        }
+
+
+def _analyze(bout: Bout) -> None:
+    """As autovacuum does within its minute: without statistics each claim looks through the whole backlog."""
+    execute(bout.database_url, "VACUUM ANALYZE")
+
+
+def _await_recorded(bout: Bout, *, within: float) -> None:
+    statement = "SELECT count(*) FROM post_purchase_command WHERE finalized_at IS NULL"
+    wait_until(lambda: scalar(bout.database_url, statement) == 0, within=within, what="the last records")
+
+
+def slices(
+    arena: Arena, contestant: Contestant, *, latencies: Sequence[float], seconds: float
+) -> list[dict[str, Any]]:
+    """Have a peer carry out its backlog for so many seconds at each latency, without a pause between."""
+    found = []
+    with arena.bout(contestant) as bout:
+        bout.client("store", contestant.backlog, within=60)
+        _analyze(bout)
+        arena.stub.ask("set", latency=latencies[0])
+        bout.crew.start()
+        bout.wait_for_effects(1, within=30)
+        time.sleep(_WARM)
+        for latency in latencies:
+            arena.stub.ask("set", latency=latency)
+            time.sleep(_SETTLE)
+            found.append({"latency_ms": latency * 1000, **_slice(bout, seconds)})
+
+    return found
+
+
+def _slice(bout: Bout, seconds: float) -> dict[str, Any]:
+    before, first, began = bout.cpu(), bout.arena.stub.ask("count"), time.monotonic()
+    last = first
+    while time.monotonic() - began < seconds and last["effects"] < bout.contestant.backlog:
+        time.sleep(0.1)
+        last = bout.arena.stub.ask("count")
+    lasted, effects = time.monotonic() - began, last["effects"] - first["effects"]
+    cpu = per_thousand(before, bout.cpu(), effects=effects)
+    bout.crew.require_running()
+
+    return {
+        "effects": effects,
+        "repeated": last["repeated"],
+        "seconds": round(lasted, 3),
+        "per_second": round(effects / lasted, 1),
+        "cpu_ms": cpu,
+        "cpu_ms_all": cost(cpu),
+        "was_empty": last["effects"] >= bout.contestant.backlog,
+        **bout.crew.memory(),
+    }
