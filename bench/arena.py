@@ -96,6 +96,8 @@ class Crew:
 
     def start(self) -> None:
         """Start all."""
+        for number in range(self.contestant.processes):
+            self._log(number).unlink(missing_ok=True)
         self.processes = [self._start(number) for number in range(self.contestant.processes)]
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
@@ -173,14 +175,7 @@ class Bout:
 
     def client(self, verb: str, *arguments: object, within: float = 60.0) -> dict[str, Any]:
         """Have the host do something; return what it tells."""
-        with self.start_client(verb, *arguments) as process:
-            try:
-                said, problem = process.communicate(timeout=within)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise NotInTime(f"{self.contestant.name}: {verb} not done within {within:g} s") from None
-
-        return _told(process, said, problem, what=f"{self.contestant.name}: {verb}")
+        return result_of(self.start_client(verb, *arguments), within=within, what=f"{self.contestant.name}: {verb}")
 
     def start_client(self, verb: str, *arguments: object) -> subprocess.Popen[str]:
         """Have the host do something, and do not wait for it."""
@@ -220,19 +215,25 @@ class Bout:
         return int(self.arena.stub.ask("count")["effects"])
 
 
-def _told(process: subprocess.Popen[str], said: str, problem: str, *, what: str) -> dict[str, Any]:
+def result_of(process: subprocess.Popen[str], *, within: float, what: str) -> dict[str, Any]:
+    """Wait for a client; return what it tells.
+
+    Raises:
+        NotInTime: It was not done in time, or ended with an error.
+    """
+    with process:
+        try:
+            said, problem = process.communicate(timeout=within)
+        except BaseException as error:
+            process.kill()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise NotInTime(f"{what} not done within {within:g} s") from None
+            raise
     if process.returncode != 0:
         raise NotInTime(f"{what} ended with {process.returncode}:\n{problem[-1_500:]}")
     told: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
 
     return told
-
-
-def result_of(process: subprocess.Popen[str], *, within: float, what: str) -> dict[str, Any]:
-    """Wait for a client that was started before; return what it tells."""
-    said, problem = process.communicate(timeout=within)
-
-    return _told(process, said, problem, what=what)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -272,9 +273,7 @@ class Arena:
         self.stub.ask("reset")
         everything = {**self._environment(database_url), **(environment or {})}
         crew = Crew(contestant=contestant, python=python, environment=everything, folder=self.folder)
-        made = Bout(
-            arena=self, contestant=contestant, database_url=database_url, environment=everything, crew=crew
-        )
+        made = Bout(arena=self, contestant=contestant, database_url=database_url, environment=everything, crew=crew)
         try:
             if like is None and database is None:
                 made.client("prepare")

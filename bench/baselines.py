@@ -21,6 +21,7 @@ import psycopg
 import pycurl
 
 from .machinery import CHECKOUT, Stub, cpu_seconds
+from .sql import plain
 from .target import require_loopback
 
 #: Calls that the bare loop keeps in flight: as many as a worker's window.
@@ -108,8 +109,8 @@ def pgbench(url: str, *, seconds: float, clients: int = 8) -> dict[str, float]:
     program = shutil.which("pgbench")
     if program is None:
         return {}
-    plain = url.replace("postgresql+psycopg://", "postgresql://", 1)
-    with psycopg.connect(plain, autocommit=True) as connection:
+    address = plain(url)
+    with psycopg.connect(address, autocommit=True) as connection:
         connection.execute("DROP TABLE IF EXISTS bench_baseline")
         connection.execute(
             "CREATE TABLE bench_baseline (id bigserial PRIMARY KEY, key uuid NOT NULL DEFAULT gen_random_uuid(),"
@@ -133,7 +134,7 @@ def pgbench(url: str, *, seconds: float, clients: int = 8) -> dict[str, float]:
             file.flush()
             options = ["-n", "-M", "prepared", "-c", str(clients), "-j", "1", "-T", str(max(1, round(seconds)))]
             told = subprocess.run(
-                [program, *options, "-f", file.name, plain], capture_output=True, text=True, timeout=60, check=True
+                [program, *options, "-f", file.name, address], capture_output=True, text=True, timeout=60, check=True
             ).stdout
         found[f"{name}s_per_second"] = float(told.partition("tps = ")[2].partition(" ")[0])
 
@@ -149,9 +150,14 @@ def take(stub: Stub, database_url: str, *, seconds: float) -> dict[str, Any]:
     }
 
 
-def ratio(rate: float, yardstick: Mapping[str, Any]) -> float:
-    """A rate as a part of the bare libcurl loop's."""
-    return round(rate / yardstick["curl"]["calls_per_second"], 3)
+def ratios(rate: float, yardstick: Mapping[str, Any]) -> dict[str, float]:
+    """A rate as a part of the bare libcurl loop's, and of pgbench's single INSERTs where there is a pgbench."""
+    inserts = yardstick["pgbench"].get("inserts_per_second")
+
+    return {
+        "of_bare_calls": round(rate / yardstick["curl"]["calls_per_second"], 3),
+        **({"of_bare_inserts": round(rate / inserts, 3)} if inserts else {}),
+    }
 
 
 def main() -> None:

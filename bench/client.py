@@ -19,6 +19,12 @@ from uuid import uuid4
 #: Threads that offer a steady rate together: one that waits for a commit must not hold the others up.
 _THREADS = 4
 
+#: A host that cannot keep to the rate goes on for so many times as long, and offers less.
+_PATIENCE = 1.5
+
+#: What is stored in bulk between two looks at the clock.
+_STEP = 1_000
+
 
 class Contestant(Protocol):
     """What a contestant's module has under this name."""
@@ -61,7 +67,7 @@ def store(contestant: Contestant, count: str) -> dict[str, Any]:
 
 def bulk(contestant: Contestant, most: str, seconds: str) -> dict[str, Any]:
     """Store in bulk until `most` are stored or the time is up."""
-    began, stored, step = time.perf_counter(), 0, min(1_000, int(most))
+    stored, step = 0, min(_STEP, int(most))
     contestant.store(new_keys(1))  # what is only done once is not the rate
     began = time.perf_counter()
     while stored < int(most) and time.perf_counter() - began < float(seconds):
@@ -92,6 +98,8 @@ def steady(contestant: Contestant, rate: str, seconds: str) -> dict[str, Any]:
 
     def offer(first: int) -> None:
         for number in range(first, count, _THREADS):
+            if time.time() > starts + _PATIENCE * float(seconds):
+                return  # this host cannot offer so much
             time.sleep(max(0.0, starts + number * every - time.time()))
             at = time.time()
             offered.append((contestant.store_one(*new_keys(1)), at))

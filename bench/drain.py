@@ -10,9 +10,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .arena import Arena, Bout
+from .arena import Arena, Bout, result_of
 from .contestants import OURS, Contestant
-from .machinery import wait_until
+from .machinery import NotInTime, wait_until
 from .sql import execute, scalar
 
 #: Seconds after the first effect that are not judged: processes start one after another.
@@ -21,6 +21,10 @@ _WARM = 1.5
 #: After the provider's latency changed, until all calls of before are answered.
 _SETTLE = 1.0
 
+#: Seconds for which a peer's backlog is stored.
+_FILL = 10
+
+#: The database that each drain of this worker is a copy of.
 TEMPLATE = "bench_backlog"
 
 
@@ -46,7 +50,8 @@ def make_backlog(arena: Arena, count: int) -> dict[str, Any]:
 def drain(arena: Arena, *, count: int, latency: float, within: float) -> dict[str, Any]:
     """Have this worker carry out a whole backlog."""
     with arena.bout(OURS, like=TEMPLATE) as bout:
-        _analyze(bout)
+        # As autovacuum does within its minute: without statistics each claim looks through the whole backlog.
+        execute(bout.database_url, "VACUUM ANALYZE")
         arena.stub.ask("set", latency=latency)
         before = bout.cpu()
         bout.crew.start()
@@ -54,7 +59,7 @@ def drain(arena: Arena, *, count: int, latency: float, within: float) -> dict[st
         began, started = time.monotonic(), arena.stub.ask("count")["effects"]
         bout.wait_for_effects(count, within=within)
         lasted = time.monotonic() - began
-        _await_recorded(bout, within=15)
+        await_final(bout, within=15)
         cpu = per_thousand(before, bout.cpu(), effects=count)
         told = arena.stub.ask("count")
 
@@ -71,24 +76,18 @@ def drain(arena: Arena, *, count: int, latency: float, within: float) -> dict[st
         }
 
 
-def _analyze(bout: Bout) -> None:
-    """As autovacuum does within its minute: without statistics each claim looks through the whole backlog."""
-    execute(bout.database_url, "VACUUM ANALYZE")
-
-
-def _await_recorded(bout: Bout, *, within: float) -> None:
+def await_final(bout: Bout, *, within: float) -> None:
+    """Wait until this worker has recorded the end of every command."""
     statement = "SELECT count(*) FROM post_purchase_command WHERE finalized_at IS NULL"
     wait_until(lambda: scalar(bout.database_url, statement) == 0, within=within, what="the last records")
 
 
-def slices(
-    arena: Arena, contestant: Contestant, *, latencies: Sequence[float], seconds: float
-) -> list[dict[str, Any]]:
+def slices(arena: Arena, contestant: Contestant, *, latencies: Sequence[float], seconds: float) -> list[dict[str, Any]]:
     """Have a peer carry out its backlog for so many seconds at each latency, without a pause between."""
     found = []
     with arena.bout(contestant) as bout:
-        bout.client("store", contestant.backlog, within=60)
-        _analyze(bout)
+        backlog = _fill(bout)
+        execute(bout.database_url, "VACUUM ANALYZE")
         arena.stub.ask("set", latency=latencies[0])
         bout.crew.start()
         bout.wait_for_effects(1, within=30)
@@ -96,20 +95,29 @@ def slices(
         for latency in latencies:
             arena.stub.ask("set", latency=latency)
             time.sleep(_SETTLE)
-            found.append({"latency_ms": latency * 1000, **_slice(bout, seconds)})
+            found.append({"latency_ms": latency * 1000, **_slice(bout, seconds, backlog=backlog)})
 
     return found
 
 
-def _slice(bout: Bout, seconds: float) -> dict[str, Any]:
+def _fill(bout: Bout) -> int:
+    """Store what the peer has to do, by two hosts at once and for a few seconds at most; return how much that is."""
+    clients = [bout.start_client("bulk", bout.contestant.backlog // 2, _FILL) for _ in range(2)]
+
+    return sum(int(result_of(each, within=3 * _FILL, what="store")["stored"]) for each in clients)
+
+
+def _slice(bout: Bout, seconds: float, *, backlog: int) -> dict[str, Any]:
     before, first, began = bout.cpu(), bout.arena.stub.ask("count"), time.monotonic()
     last = first
-    while time.monotonic() - began < seconds and last["effects"] < bout.contestant.backlog:
+    while time.monotonic() - began < seconds and last["effects"] < backlog:
         time.sleep(0.1)
         last = bout.arena.stub.ask("count")
     lasted, effects = time.monotonic() - began, last["effects"] - first["effects"]
     cpu = per_thousand(before, bout.cpu(), effects=effects)
     bout.crew.require_running()
+    if not effects:
+        raise NotInTime(f"{bout.contestant.name}: nothing was carried out in {lasted:.1f} s of a slice")
 
     return {
         "effects": effects,
@@ -118,6 +126,5 @@ def _slice(bout: Bout, seconds: float) -> dict[str, Any]:
         "per_second": round(effects / lasted, 1),
         "cpu_ms": cpu,
         "cpu_ms_all": cost(cpu),
-        "was_empty": last["effects"] >= bout.contestant.backlog,
         **bout.crew.memory(),
     }

@@ -122,6 +122,16 @@ class RedisServer:
             return bool(self.client.ping())
         return False
 
+    def pause(self) -> None:
+        """Have it take connections and answer nothing."""
+        assert self.process is not None  # noqa: S101  # it was started before
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have it answer again."""
+        assert self.process is not None  # noqa: S101  # it was started before
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """End it at once, with all that it holds."""
         if self.process is not None:

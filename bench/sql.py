@@ -12,17 +12,18 @@ import psycopg
 
 def execute(url: str, statement: str) -> None:
     """Run a statement."""
-    with psycopg.connect(_plain(url), autocommit=True) as connection:
+    with psycopg.connect(plain(url), autocommit=True) as connection:
         connection.execute(statement.encode())
 
 
 def scalar(url: str, statement: str) -> Any:
     """Return the one value of a query."""
-    with psycopg.connect(_plain(url), autocommit=True) as connection:
+    with psycopg.connect(plain(url), autocommit=True) as connection:
         row = connection.execute(statement.encode()).fetchone()
 
     return None if row is None else row[0]
 
 
-def _plain(url: str) -> str:
+def plain(url: str) -> str:
+    """Return a URL of SQLAlchemy's as libpq has it."""
     return url.replace("postgresql+psycopg://", "postgresql://", 1)

@@ -72,9 +72,7 @@ async def call_async(session: aiohttp.ClientSession, key: str) -> int:
 
 def session() -> aiohttp.ClientSession:
     """The connections of one event loop, as many as are needed."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=30), skip_auto_headers=[]
-    )
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=30))
 
 
 def connection() -> psycopg.Connection[Any]:
@@ -116,4 +114,4 @@ def make_outcome_table() -> None:
 
 
 #: What stores an outcome; a job that runs again finds it there.
-KEEP_OUTCOME = "INSERT INTO bench_outcome (key, status) VALUES (%s, %s) ON CONFLICT (key) DO NOTHING"
+KEEP_OUTCOME = "INSERT INTO bench_outcome (key, status) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING"
