@@ -347,7 +347,10 @@ def settings_of(arena: Arena, plan: Plan) -> dict[str, Any]:
 def _versions(python: str | None, names: Sequence[str]) -> dict[str, str]:
     if python is None:
         return {}
-    program = "import json, sys; from importlib.metadata import version as v; print(json.dumps({n: v(n) for n in sys.argv[1:]}))"
+    program = (
+        "import json, sys; from importlib.metadata import version;"
+        " print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
+    )
     told = subprocess.run([python, "-c", program, *names], capture_output=True, text=True, check=True, timeout=60)
     found: dict[str, str] = json.loads(told.stdout)
 

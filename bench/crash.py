@@ -28,6 +28,9 @@ _ENVIRONMENT: Mapping[str, str] = {
 
 _LATENCY = 0.5
 _RATE = 100
+
+#: Commands of before the storm.
+_FIRST = 51
 _IN_FLIGHT = "SELECT count(*) FROM post_purchase_command WHERE state = 'executing'"
 _UNFINISHED = "SELECT count(*) FROM post_purchase_command WHERE finalized_at IS NULL"
 
@@ -38,10 +41,10 @@ def storm(arena: Arena, contestant: Contestant, *, kills: int, every: float, wit
     who = OURS_APART if is_ours else contestant
     with arena.bout(who, environment=_ENVIRONMENT if is_ours else None) as bout:
         bout.crew.start()
-        bout.client("bulk", 2, 1)
-        bout.wait_for_effects(1, within=30)
+        # Each worker has begun to work before one is killed.
+        bout.client("bulk", _FIRST - 1, 1)
+        bout.wait_for_effects(_FIRST, within=30)
         arena.stub.ask("set", latency=_LATENCY)
-        earlier = arena.stub.ask("count")["effects"]
         host = bout.start_client("steady", _RATE, every * (kills + 0.5))
         in_flight = []
         for number in range(kills):
@@ -52,14 +55,14 @@ def storm(arena: Arena, contestant: Contestant, *, kills: int, every: float, wit
         killed = time.monotonic()
         told = result_of(host, within=every + 30, what="steady")
         stored = int(told["stored"])
-        safe = _await_safe(bout, {key for key, _ in told["offered"]}, is_ours=is_ours, within=within)
+        safe = _await_safe(bout, stored + _FIRST, is_ours=is_ours, within=within)
         count = arena.stub.ask("count")
         done = {key for key, _ in arena.stub.ask("effects")["effects"]}
         lost = sum(key not in done for key, _ in told["offered"])
 
         return {
             "kills": kills,
-            "stored": stored + earlier,
+            "stored": stored + _FIRST,
             "in_flight_at_a_kill": in_flight,
             "not_done": lost,
             "called_again": count["repeated"],
@@ -70,14 +73,14 @@ def storm(arena: Arena, contestant: Contestant, *, kills: int, every: float, wit
         }
 
 
-def _await_safe(bout: Bout, keys: set[str], *, is_ours: bool, within: float) -> float | None:
+def _await_safe(bout: Bout, count: int, *, is_ours: bool, within: float) -> float | None:
     """Wait until all have had their effect and, of ours, are recorded; return when that was."""
 
     def is_safe() -> bool:
         if is_ours and scalar(bout.database_url, _UNFINISHED) > 0:
             return False
 
-        return bool(bout.arena.stub.ask("count")["effects"] >= len(keys))
+        return bool(bout.arena.stub.ask("count")["effects"] >= count)
 
     try:
         wait_until(is_safe, within=within, what="all to be safe")

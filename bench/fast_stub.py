@@ -160,7 +160,7 @@ class Server:
             while sent < len(answer):
                 try:
                     sent += connection.send(answer[sent:])
-                except BlockingIOError:  # noqa: PERF203  # only the bench's own long answers come here
+                except BlockingIOError:  # only the bench's own long answers come here
                     time.sleep(0.001)
 
 

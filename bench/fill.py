@@ -31,7 +31,8 @@ _IDENTITY: Mapping[str, str] = {
 
 _CONSTRAINTS = """
     SELECT conrelid::regclass::text, conname, contype::text, pg_get_constraintdef(oid) FROM pg_constraint
-    WHERE (conrelid = ANY(%(tables)s::regclass[]) OR confrelid = ANY(%(tables)s::regclass[])) AND contype IN ('p', 'u', 'f')
+    WHERE (conrelid = ANY(%(tables)s::regclass[]) OR confrelid = ANY(%(tables)s::regclass[]))
+    AND contype IN ('p', 'u', 'f')
     ORDER BY contype = 'f', conname
 """
 _INDEXES = """

@@ -152,7 +152,7 @@ class Database:
     version: str
 
     def empty(self, name: str, *, like: str = "template1") -> str:
-        """Make a database of that name, in place of one that is there; return its URL. It begins as a copy of `like`."""
+        """Make a database of that name, a copy of `like`, in place of one that is there; return its URL."""
         self.drop(name)
         admin = create_engine(self.url, isolation_level="AUTOCOMMIT")
         with admin.connect() as connection:
@@ -236,8 +236,8 @@ class Stub:
     def stop(self) -> None:
         """End it."""
         if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+            with self.process:  # its end closes the pipe as well
+                self.process.kill()
 
 
 # ----------------------------------------------------------------------------------------------------------- workers

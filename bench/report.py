@@ -334,18 +334,19 @@ def _section(title: str, note: str, content: str) -> str:
 def _head(known: Mapping[str, Any]) -> str:
     settings = known["postgresql"]
 
-    return "\n".join(
-        [
-            "# What `make bench` found",
-            "",
-            f"The {known['form']} form, on {known['machine']} (load average {known['load_average_at_start']} at the "
-            f"start); Python {known['python']}; {known['redis']}; PostgreSQL "
-            f"{', '.join(f'{name} {value}' for name, value in settings.items())}; "
-            f"{', '.join(f'{name} {value}' for name, value in known['packages'].items())}. Peers: "
-            f"{', '.join(f'{name} {value}' for name, value in known['peers'].items()) or 'none'}. Medians, with the "
-            "least and the most of several runs in brackets. How to read it: [README](../README.md).",
-        ]
+    versions, peers = (_listed(known["packages"]), _listed(known["peers"]))
+    server = _listed(settings)
+    text = (
+        f"The {known['form']} form, on {known['machine']}, load average {known['load_average_at_start']} before; "
+        f"Python {known['python']}; {known['redis']}; PostgreSQL {server}; {versions}. Peers: {peers or 'none'}. "
+        "Medians, with the least and the most of several runs in brackets. How to read it: [README](../README.md)."
     )
+
+    return f"# What `make bench` found\n\n{text}"
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _target_table(targets: Sequence[Target]) -> str:
