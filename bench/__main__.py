@@ -35,7 +35,9 @@ class Plan:
 
     form: str
     rounds: int
+    slow_rounds: int
     backlog: int
+    drain: float
     latencies: Sequence[float]
     slice: float
     peer_rounds: int
@@ -62,22 +64,24 @@ class Plan:
 FULL = Plan(
     form="full",
     rounds=3,
+    slow_rounds=2,
     backlog=50_000,
+    drain=30,
     latencies=(0.0, 0.05, 0.2),
-    slice=5,
+    slice=4,
     peer_rounds=2,
     peers=tuple(PEERS),
-    yardstick=2,
+    yardstick=1,
     rates=(50, 500),
-    steady=15,
-    peer_steady=6,
-    idle=20,
-    peer_idle=8,
-    host=6,
+    steady=10,
+    peer_steady=5,
+    idle=15,
+    peer_idle=4,
+    host=5,
     bulk=100_000,
-    peer_store=3,
-    kills=4,
-    peer_storm_patience=20,
+    peer_store=2,
+    kills=3,
+    peer_storm_patience=10,
     sizes=(10_000, 1_000_000, 5_000_000),
     beside=20_000,
     waiting=500_000,
@@ -89,7 +93,9 @@ FULL = Plan(
 QUICK = Plan(
     form="quick",
     rounds=1,
+    slow_rounds=1,
     backlog=10_000,
+    drain=10,
     latencies=(0.0, 0.2),
     slice=3,
     peer_rounds=1,
@@ -188,16 +194,19 @@ def play_drain(game: Game) -> None:
         for latency in plan.latencies:
 
             def once(latency: float = latency, number: int = number) -> None:
-                told = drain.drain(game.arena, count=plan.backlog, latency=latency, within=120)
+                told = drain.drain(game.arena, count=plan.backlog, latency=latency, within=plan.drain)
                 found.add("drain", OURS, told, round=number)
 
-            game.attempt("drain", OURS, once, within=170)
+            if number <= plan.slow_rounds or not latency:
+                game.attempt("drain", OURS, once, within=plan.drain + 60)
         if number > plan.peer_rounds:
             continue
         for peer in game.peers:
 
             def slices(peer: Contestant = peer, number: int = number) -> None:
-                for told in drain.slices(game.arena, peer, latencies=plan.latencies, seconds=plan.slice):
+                # What waits for an answer is steadier than what waits for a core: once is enough.
+                latencies = plan.latencies if number == 1 else plan.latencies[:1]
+                for told in drain.slices(game.arena, peer, latencies=latencies, seconds=plan.slice):
                     found.add("drain", peer, told, round=number)
 
             game.attempt("drain", peer, slices, within=120)

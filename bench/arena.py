@@ -209,6 +209,14 @@ class Bout:
         """
         wait_until(lambda: self._effects() >= count, within=within, what=f"{self.contestant.name}: {count} effects")
 
+    def may_reach(self, count: int, *, within: float) -> bool:
+        """Wait as long for so many effects; return whether they came about."""
+        gives_up = time.monotonic() + within
+        while (made := self._effects()) < count and time.monotonic() < gives_up:
+            time.sleep(0.02)
+
+        return made >= count
+
     def _effects(self) -> int:
         self.crew.require_running()
 

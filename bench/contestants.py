@@ -93,7 +93,7 @@ PEERS: Mapping[str, Contestant] = {
             title="Celery task, autoretry_for",
             packages=("celery", "kombu", "redis", "psycopg"),
             stores=False,
-            backlog=10_000,
+            backlog=13_000,
             remark="a row in the shop's table, a message for each, 2 × 32 threads, late acknowledgement",
         ),
         _peer(
@@ -101,7 +101,7 @@ PEERS: Mapping[str, Contestant] = {
             title="Dramatiq",
             packages=("dramatiq", "redis", "psycopg"),
             stores=False,
-            backlog=20_000,
+            backlog=25_000,
             remark="a row in the shop's table, a message for each, 2 × 32 threads",
         ),
         _peer(
@@ -109,7 +109,7 @@ PEERS: Mapping[str, Contestant] = {
             title="Procrastinate",
             packages=("procrastinate", "psycopg", "asyncpg", "aiohttp"),
             stores=True,
-            backlog=6_000,
+            backlog=10_000,
             remark="2 × 100 at once, asynchronous; stalled jobs are taken up by a periodic task",
         ),
         _peer(
@@ -117,7 +117,7 @@ PEERS: Mapping[str, Contestant] = {
             title="PgQueuer",
             packages=("pgqueuer", "asyncpg", "aiohttp"),
             stores=True,
-            backlog=20_000,
+            backlog=50_000,
             remark="2 × 200 at once in batches of 100, asynchronous",
         ),
         _peer(
@@ -125,7 +125,7 @@ PEERS: Mapping[str, Contestant] = {
             title="DBOS",
             packages=("dbos", "sqlalchemy", "psycopg"),
             stores=True,
-            backlog=3_000,
+            backlog=4_500,
             remark="a workflow of one step in a queue, 2 × 100 at once, which is asked every 50 ms",
         ),
     )

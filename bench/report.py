@@ -400,7 +400,7 @@ def _drain_table(rows: Sequence[Row], names: Mapping[str, str]) -> str:
         mine = chosen(rows, scenario="drain", contestant=name)
         by_latency = [shown(_middle(mine, "per_second", latency_ms=each)) for each in latencies]
         memory, twice = spread(mine, "peak_rss_mib"), sum(row["repeated"] for row in mine)
-        lost = sum(row.get("lost", 0) for row in mine)
+        lost = sum(row.get("lost") or 0 for row in mine)
         lines.append(
             [
                 names[name],
