@@ -14,6 +14,8 @@ mpl.use("Agg")
 mpl.rcParams["svg.hashsalt"] = "post-purchase"  # the same run gives the same file
 
 from matplotlib import pyplot as plt  # noqa: E402  # after the choice above
+from matplotlib.axes import Axes  # noqa: E402  # the same
+from matplotlib.figure import Figure  # noqa: E402  # the same
 
 _COLOURS = ("#1f5fa8", "#7fb2e5", "#c0392b", "#6b6b6b")
 _GREY, _INK = "#6b6b6b", "#1c1c1c"
@@ -52,13 +54,16 @@ def stacked(
     figure, axis = _frame(len(names), title)
     left = [0.0] * len(names)
     for number, (label, values) in enumerate(parts.items()):
-        drawn = axis.barh(names, values, left=left, height=0.6, color=_COLOURS[number % len(_COLOURS)], label=label)
+        axis.barh(names, values, left=left, height=0.6, color=_COLOURS[number % len(_COLOURS)], label=label)
         left = [before + value for before, value in zip(left, values, strict=True)]
-    axis.bar_label(drawn, [f"{value:.2f}" for value in left], padding=3, fontsize=8)
+    for place, value in enumerate(left):
+        axis.annotate(
+            f"{value:.2f}", (value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
+        )
     _write(figure, axis, unit=unit, note=note, file=file)
 
 
-def _frame(count: int, title: str) -> tuple[plt.Figure, plt.Axes]:
+def _frame(count: int, title: str) -> tuple[Figure, Axes]:
     figure, axis = plt.subplots(figsize=(10, 1.8 + 0.75 * count))
     axis.set_title(title, loc="left", fontsize=13, fontweight="bold", color=_INK)
     axis.invert_yaxis()
@@ -66,7 +71,7 @@ def _frame(count: int, title: str) -> tuple[plt.Figure, plt.Axes]:
     return figure, axis
 
 
-def _write(figure: plt.Figure, axis: plt.Axes, *, unit: str, note: str, file: Path) -> None:
+def _write(figure: Figure, axis: Axes, *, unit: str, note: str, file: Path) -> None:
     axis.set_xlabel(unit, color=_INK)
     axis.margins(x=0.08)
     axis.grid(axis="x", color="#e3e3e3", linewidth=0.8)

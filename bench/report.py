@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import le
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -120,7 +122,7 @@ def _drain_targets(rows: Sequence[Row]) -> list[Target]:
         _target(
             "drain of a backlog, provider at 0 ms",
             "≥ 4,000 commands/s",
-            ours and ours.middle,
+            ours.middle if ours else None,
             f"{shown(ours)}/s",
             lambda value: value >= 4_000,  # noqa: PLR2004  # the target
         )
@@ -141,14 +143,14 @@ def _drain_targets(rows: Sequence[Row]) -> list[Target]:
                 f"≥ {times} ×",
                 ratio,
                 f"{ratio or 0:.1f} × {max(rates)[1] if rates else ''}",
-                lambda value, times=times: value >= times,
+                partial(le, times),
             )
         )
     found.append(
         _target(
             "CPU per command in that drain, all processes but the stub",
             "≤ 0.4 ms",
-            cpu and cpu.middle,
+            cpu.middle if cpu else None,
             f"{shown(cpu)} ms",
             lambda value: value <= 0.4,  # noqa: PLR2004  # the target
         )
@@ -157,7 +159,7 @@ def _drain_targets(rows: Sequence[Row]) -> list[Target]:
         _target(
             "drain, provider at 200 ms",
             "≥ 3,000 commands/s",
-            slow and slow.middle,
+            slow.middle if slow else None,
             f"{shown(slow)}/s",
             lambda value: value >= 3_000,  # noqa: PLR2004  # the target
         )
@@ -170,7 +172,7 @@ def _quota_targets(limits: Sequence[Row]) -> list[Target]:
     steady = [row for row in limits if row["scenario"] == "steady" and row["environment"] == "production"]
     used = min((each["used"] for row in steady for each in row["categories"].values()), default=None)
     refused = max((row["throttled"] for row in steady), default=0.0)
-    cores = min((sum(row["cpu_cores"].values()) for row in steady), default=0.0)
+    cores = max((sum(row["cpu_cores"].values()) for row in steady), default=0.0)
 
     return [
         _target(
@@ -220,7 +222,7 @@ def _enqueue_targets(rows: Sequence[Row]) -> list[Target]:
         _target(
             "enqueue in bulk",
             "≥ 7,500/s",
-            bulk and bulk.middle,
+            bulk.middle if bulk else None,
             f"{shown(bulk)}/s",
             lambda value: value >= 7_500,  # noqa: PLR2004  # the target
         ),

@@ -105,7 +105,7 @@ def _offer(bout: Bout, rate: int, seconds: float) -> dict[str, Any]:
 
 
 def _client(told: Mapping[str, Any], count: int) -> float:
-    return round(told["cpu_seconds"] * 1000 / max(1, count), 4)
+    return round(float(told["cpu_seconds"]) * 1000 / max(1, count), 4)
 
 
 def _await_calls(bout: Bout, count: int, *, within: float) -> int:
