@@ -118,7 +118,7 @@ PEERS: Mapping[str, Contestant] = {
             packages=("pgqueuer", "asyncpg", "aiohttp"),
             stores=True,
             backlog=50_000,
-            remark="2 × 200 at once in batches of 100, asynchronous",
+            remark="two processes in batches of 100, asynchronous, without a cap as by default",
         ),
         _peer(
             "dbos_workflows",

@@ -117,7 +117,8 @@ def _slice(bout: Bout, seconds: float, *, backlog: int) -> dict[str, Any]:
     cpu = per_thousand(before, bout.cpu(), effects=effects)
     bout.crew.require_running()
     if not effects:
-        raise NotInTime(f"{bout.contestant.name}: nothing was carried out in {lasted:.1f} s of a slice")
+        why = "its backlog is used up" if last["effects"] >= backlog else f"for {lasted:.1f} s"
+        raise NotInTime(f"{bout.contestant.name}: nothing was carried out: {why}")
 
     return {
         "effects": effects,

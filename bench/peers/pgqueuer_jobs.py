@@ -1,4 +1,4 @@
-"""PgQueuer: the job in PostgreSQL, its outcome in a row of the shop's; a hundred at once, retried by the database."""
+"""PgQueuer: the job in PostgreSQL, its outcome in a row of the shop's; in batches, retried by the database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pgqueuer.queries import Queries, SyncQueries
 
 from . import job
 
-_AT_ONCE = 100
+_BATCH = 100
 
 
 async def _work() -> None:
@@ -39,7 +39,8 @@ async def _work() -> None:
             status = await job.call_async(session, key)
             await pool.execute(job.KEEP_OUTCOME, key, status)
 
-        await pgq.run(batch_size=_AT_ONCE, max_concurrent_tasks=2 * _AT_ONCE)
+        # No cap, as by default: with one, a worker that has reached it sleeps until a notice or a timeout.
+        await pgq.run(batch_size=_BATCH)
 
 
 def work() -> None:
