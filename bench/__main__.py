@@ -177,7 +177,9 @@ class Game:
                 part()
         except Exception as error:  # noqa: BLE001  # whatever it is, the other parts are still worth playing
             what = str(error).strip() or type(error).__name__
-            self.findings.problems.append({"scenario": scenario, "contestant": who.name, "what": what})
+            # The rest of it names files of this machine, which a result that others read should not.
+            last = what.splitlines()[-1]
+            self.findings.problems.append({"scenario": scenario, "contestant": who.name, "what": last})
             print(f"failed: {scenario} of {who.name}: {what}", file=sys.stderr, flush=True)
             self.findings.write()
 

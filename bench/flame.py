@@ -44,6 +44,9 @@ def draw(arena: Arena, *, folder: Path) -> int:
     if done.returncode != 0 or not file.exists():
         print(f"no flame graph: {done.stderr.strip()[-500:]}")
         return 1
+    # Its title is the command line, with paths of this machine.
+    drawn = file.read_text(encoding="utf-8").replace(program, "py-spy").replace(str(file), file.name)
+    file.write_text(drawn, encoding="utf-8")
     print(f"written: {file.name}")
 
     return 0
