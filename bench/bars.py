@@ -78,7 +78,7 @@ def _write(figure: Figure, axis: Axes, *, unit: str, note: str, file: Path) -> N
     axis.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
-    axis.legend(frameon=False, fontsize=9, loc="lower right")
+    axis.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderpad=0)
     figure.text(0.02, 0.01, note, ha="left", va="bottom", fontsize=8, color=_GREY)
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     figure.savefig(file.with_suffix(".png"), dpi=110, facecolor="white", metadata={"Software": None})

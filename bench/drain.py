@@ -53,15 +53,14 @@ def drain(arena: Arena, *, count: int, latency: float, within: float) -> dict[st
         # As autovacuum does within its minute: without statistics each claim looks through the whole backlog.
         execute(bout.database_url, "VACUUM ANALYZE")
         arena.stub.ask("set", latency=latency)
-        before = bout.cpu()
         bout.crew.start()
         bout.wait_for_effects(1, within=30)
-        began, started = time.monotonic(), arena.stub.ask("count")["effects"]
+        before, began, started = bout.cpu(), time.monotonic(), arena.stub.ask("count")["effects"]
         is_whole = bout.may_reach(count, within=within)
         lasted, done = time.monotonic() - began, arena.stub.ask("count")["effects"]
         if is_whole:
             await_final(bout, within=15)
-        cpu = per_thousand(before, bout.cpu(), effects=done)
+        cpu = per_thousand(before, bout.cpu(), effects=done - started)
         told = arena.stub.ask("count")
 
         return {

@@ -45,14 +45,13 @@ def drain_beside(arena: Arena, *, size: int, count: int, within: float) -> dict[
     """Drain a backlog in the database of that size."""
     with arena.bout(OURS, database=f"bench_rows_{size}") as bout:
         fill.pending(bout.database_url, count)
-        before = bout.cpu()
         bout.crew.start()
         bout.wait_for_effects(1, within=30)
-        began, started = time.monotonic(), arena.stub.ask("count")["effects"]
+        before, began, started = bout.cpu(), time.monotonic(), arena.stub.ask("count")["effects"]
         bout.wait_for_effects(count, within=within)
         lasted = time.monotonic() - began
         await_final(bout, within=15)
-        cpu = per_thousand(before, bout.cpu(), effects=count)
+        cpu = per_thousand(before, bout.cpu(), effects=count - started)
         _leave_one(bout)
 
         return {
