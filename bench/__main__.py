@@ -34,6 +34,7 @@ class Plan:
     """How much of everything, in commands, seconds and rounds."""
 
     form: str
+    scenarios: Sequence[str]
     rounds: int
     slow_rounds: int
     backlog: int
@@ -63,6 +64,7 @@ class Plan:
 
 FULL = Plan(
     form="full",
+    scenarios=("drain", "steady", "enqueue", "crash", "rows", "waiting", "failing"),
     rounds=3,
     slow_rounds=2,
     backlog=50_000,
@@ -92,6 +94,7 @@ FULL = Plan(
 
 QUICK = Plan(
     form="quick",
+    scenarios=("drain", "steady", "enqueue"),
     rounds=1,
     slow_rounds=1,
     backlog=10_000,
@@ -372,7 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Play the scenarios and write the results; with `--strict`, return 1 where a target was missed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two minutes, with the cheapest peer only")
-    parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), help="these scenarios")
+    parser.add_argument("--only", nargs="+", choices=SCENARIOS, help="these scenarios")
     parser.add_argument("--peers", nargs="*", choices=PEERS, help="these peers; none after the option: no peer")
     parser.add_argument("--peers-python", help="interpreter of the environment that the peers are installed in")
     parser.add_argument("--rounds", type=int, help="how often each drain is repeated")
@@ -400,9 +403,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return flame.draw(made, folder=folder)
         findings = Findings(folder=folder, settings=settings_of(made, plan))
         game = Game(arena=made, plan=plan, findings=findings)
-        if "drain" not in given.only:
+        only = given.only or plan.scenarios
+        if "drain" not in only:
             _take_yardsticks(game)
-        for name in given.only:
+        for name in only:
             began = time.monotonic()
             SCENARIOS[name](game)
             findings.took[name] = round(time.monotonic() - began, 1)
