@@ -5,16 +5,22 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import ColumnElement, func, literal, type_coerce
+from sqlalchemy import ColumnElement, bindparam, func, literal, type_coerce
 
 from .schema import UtcDateTime
 
 
 class Clock(Protocol):
-    """Gives the present moment as an SQL expression, so that every process goes by one clock."""
+    """Gives the present moment as an SQL expression, so that every process goes by one clock.
+
+    Statements are built once, so the expression gives the moment at which they are run.
+    """
 
     def expression(self, dialect: str, *, plus: timedelta = timedelta(0)) -> ColumnElement[datetime]:
         """Return the present moment, moved by `plus`."""
+
+    def __hash__(self) -> int:
+        """Each clock has statements of its own."""
 
 
 class DatabaseClock:
@@ -48,5 +54,5 @@ class ManualClock:
         self._now += by
 
     def expression(self, dialect: str, *, plus: timedelta = timedelta(0)) -> ColumnElement[datetime]:  # noqa: ARG002  # the Protocol's signature
-        """Return the moment it stands at, moved by `plus`."""
-        return literal(self._now + plus, UtcDateTime())
+        """Return the moment it stands at when the statement is run, moved by `plus`."""
+        return bindparam(None, callable_=lambda: self._now + plus, type_=UtcDateTime(), unique=True)

@@ -12,7 +12,7 @@ from base64 import b64encode
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -150,6 +150,7 @@ _GIVEN_MOMENTS: Mapping[str, TypeEngine[Any]] = {
 }
 
 
+@lru_cache(maxsize=16)
 def _insert_commands(dialect: str, clock: Clock, published_for: timedelta, *, tells_host: bool) -> Insert:
     """Store commands unless their account has the key already; say which were stored, and which of those were pruned.
 
