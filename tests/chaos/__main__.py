@@ -1,12 +1,14 @@
 """`python -m tests.chaos`: runs of chaos, one for each seed, each judged by the effects counted at the sandbox.
 
-Decides how a run goes: begin, ask, let faults come, lift them all, wait until everything is safe, judge. What the faults
-are is `faults.py`, what must hold `judge.py`. Ends with 1 as soon as a promise is not kept, and says how to see it again.
+Decides how a run goes: begin, ask, let faults come, lift them all, wait until everything is safe, judge. What the
+faults are is `faults.py`, what must hold `judge.py`. Ends with 1 as soon as a promise is not kept, and says how to see
+it again.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import shutil
 import sys
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
+import structlog
 
 from worker.config import load
 from worker.wiring import Services
@@ -58,7 +61,7 @@ def main() -> int:
             faults=arguments.faults,
             only=arguments.only,
         )
-        for seed in range(arguments.seed, arguments.seed + (arguments.seeds if arguments.seeds else 1))
+        for seed in range(arguments.seed, arguments.seed + arguments.seeds)
     ]
 
     return _run_all(plans, results=results)
@@ -69,6 +72,8 @@ def _run_all(plans: Sequence[Plan], *, results: Path) -> int:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     runs: list[Run] = []
+    # The shop's own lines would drown the progress.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with opened(folder) as rig:
         print(f"PostgreSQL {rig.postgres.version}, {rig.redis.version}; logs in {folder.relative_to(CHECKOUT)}")
         for line in what_stood_in(rig):
@@ -81,7 +86,7 @@ def _run_all(plans: Sequence[Plan], *, results: Path) -> int:
                 break
     broken = [run for run in runs if run.breaches]
     for run in broken:
-        print(f"BROKEN in seed {run.plan.seed}; see it again with: {_again(run.plan)}", file=sys.stderr)
+        print(f"BROKEN in seed {run.plan.seed}; see it again with: {run.plan.again()}", file=sys.stderr)
         for breach in run.breaches[:20]:
             print(f"  {breach.promise}: {breach.what}", file=sys.stderr)
     if not broken:
@@ -91,26 +96,21 @@ def _run_all(plans: Sequence[Plan], *, results: Path) -> int:
     return 1 if broken else 0
 
 
-def _again(plan: Plan) -> str:
-    options = f"--seeds 1 --seed {plan.seed} --commands {plan.commands} --seconds {plan.seconds:g}"
-
-    return f'make chaos CHAOS="{options} --faults {len(plan.faults)}"'
-
-
 def _tell(run: Run) -> None:
     states = ", ".join(f"{count} {state}" for state, count in run.states.items())
     verdict = "kept" if not run.breaches else f"BROKEN ({len(run.breaches)})"
     print(
-        f"seed {run.plan.seed}: {run.commands} commands ({states}), {run.effects} effects, {len(run.plan.faults)} faults,"
-        f" safe after {run.safe_after:.1f} s, {run.seconds:.0f} s in all: {verdict}",
+        f"seed {run.plan.seed}: {run.commands} commands ({states}), {run.effects} effects, "
+        f"{len(run.plan.faults)} faults, safe after {run.safe_after:.1f} s, {run.seconds:.0f} s in all: {verdict}",
         flush=True,
     )
 
 
 def _run(rig: Rig, plan: Plan) -> Run:
     began = time.monotonic()
+    print(f"seed {plan.seed}: {', '.join(each.name for each in plan.faults)}", flush=True)
     made = Load.of(plan.seed, commands=plan.commands)
-    rig.begin(plan.seed, is_upkeep_apart=plan.is_upkeep_apart, orders=made.world)
+    rig.begin(plan.seed, is_upkeep_apart=plan.is_upkeep_apart, quota=plan.quota, orders=made.world)
     commands = commands_of(made, rig.sandbox.control, seed=plan.seed)
     services = Services(load(environ=rig.environment(rig.shop_lines)))
     shop = Shop(services, commands, plan.seconds, random.Random(f"shop {plan.seed}"))
@@ -125,12 +125,15 @@ def _run(rig: Rig, plan: Plan) -> Run:
         safe_after = time.monotonic() - lifted
         with psycopg.connect(rig.postgres.url(rig.database).replace("+psycopg", "")) as connection:
             rows, links = rows_of(connection)
-        effects = rig.sandbox.control.effects()
+        effects, seconds = rig.sandbox.control.effects(), rig.sandbox.control.quotas()["seconds"]
+        by_previous_version = _attempts_in(rig.folder / f"seed-{plan.seed}", "previous-*.log")
     finally:
         shop.close()
         services.close()
         rig.end()
-    breaches = judge(Facts(confirmed=shop.stored, rows=rows, links=links, effects=effects))
+    breaches = judge(
+        Facts(confirmed=shop.stored, rows=rows, links=links, effects=effects, seconds=seconds, quota=plan.quota)
+    )
     if not breaches:
         rig.drop()
 
@@ -142,10 +145,16 @@ def _run(rig: Rig, plan: Plan) -> Run:
         breaches=breaches,
         happened=happened,
         repeats=shop.repeats,
+        by_previous_version=by_previous_version,
+        throttled=sum(each["throttled"] for each in seconds),
         safe_after=safe_after,
         lifted_at=lifted - asked,
         seconds=time.monotonic() - began,
     )
+
+
+def _attempts_in(folder: Path, pattern: str) -> int:
+    return sum(file.read_bytes().count(b'"attempt.finished"') for file in folder.glob(pattern))
 
 
 def _workers_ready(rig: Rig) -> None:

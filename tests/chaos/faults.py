@@ -33,7 +33,7 @@ from worker.publish import ESCALATE_TASK, EXECUTE_QUEUE, EXECUTE_TASK, UPKEEP_QU
 from worker.wiring import build_celery
 
 from .proxy import Obstacle
-from .rig import CHECKOUT, LEASE_SECONDS, WITH_CLOCK, WORKERS, Rig, Unit, free_port, wait_until
+from .rig import CHECKOUT, LEASE_SECONDS, WITH_CLOCK, WORKERS, Rig, RigError, Unit, free_port, wait_until
 
 Json = dict[str, Any]
 
@@ -483,17 +483,24 @@ def _no_upkeep(scene: Scene) -> Iterator[None]:
 
 @contextmanager
 def _previous_version(scene: Scene) -> Iterator[None]:
-    """A worker is replaced by one whose code is a migration older, beside the others and on the newer schema; and back."""
-    older, unit = previous_version(), scene.unit
+    """A worker gives way to one whose code is a migration older, beside the others, on the newer schema; and back."""
+    older = previous_version()
     assert older is not None
-    newer = unit.environment
-    unit.end(signal.SIGTERM, within=3)
-    unit.environment = older.told(newer)
-    unit.start()
+    guest = Unit(
+        name=f"previous-{scene.worker}",
+        arguments=scene.unit.arguments,
+        folder=scene.unit.folder,
+        environment=older.told(scene.unit.environment),
+    )
+    scene.rig.guests.append(guest)
+    scene.unit.end(signal.SIGTERM, within=3)
+    guest.start()
+    # It may come up in the middle of other faults, or not at all: then it is gone before it was there.
+    with contextlib.suppress(RigError):
+        wait_until(lambda: b" ready." in guest.log_file.read_bytes(), within=15, what="the previous version")
     yield
-    unit.end(signal.SIGTERM, within=3)
-    unit.environment = newer
-    unit.start()
+    guest.end(signal.SIGTERM, within=3)
+    scene.unit.start()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -534,7 +541,7 @@ def _unpacked() -> Version | None:
         commit = git(["git", "rev-parse", "--short", f"{found[-1]}^"]).stdout.decode().strip()
         folder = CHECKOUT / "build" / "chaos" / f"version-{commit}"
         folder.mkdir(parents=True, exist_ok=True)
-        packed = git(["git", "archive", commit, "worker", "settings", "migrations"]).stdout
+        packed = git(["git", "archive", commit, "pyproject.toml", "worker", "settings", "migrations"]).stdout
         subprocess.run(["tar", "-x", "-C", str(folder)], input=packed, check=True)
     except (OSError, IndexError, subprocess.CalledProcessError):
         return None

@@ -80,11 +80,14 @@ class Facts:
     rows: Sequence[Row]
     links: Sequence[Link]
     effects: Sequence[Effect]
+    #: What the sandbox counted of each second in which it had a quota.
+    seconds: Sequence[Mapping[str, Any]] = ()
+    quota: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breach:
-    """A promise that was not kept: `lost`, `doubled`, `untrue`, `untold` or `stuck`, and of what."""
+    """A promise that was not kept: `lost`, `doubled`, `untrue`, `untold`, `stuck` or `exceeded`, and of what."""
 
     promise: str
     what: str
@@ -166,7 +169,7 @@ def judge(facts: Facts) -> list[Breach]:
         if effect["actor"] == "client" and effect["number"] not in owned
     ]
 
-    return breaches + list(_of_tickets(facts.links))
+    return [*breaches, *_of_tickets(facts.links), *_of_seconds(facts)]
 
 
 def _of_one(row: Row, effects: Sequence[Effect], links: Sequence[Link]) -> Iterable[Breach]:
@@ -206,6 +209,15 @@ def _of_tickets(links: Sequence[Link]) -> Iterable[Breach]:
     for (account, reason), count in tickets.items():
         if count > 1:
             yield Breach(promise="untold", what=f"{count} open tickets about {reason} of {account}")
+
+
+def _of_seconds(facts: Facts) -> Iterable[Breach]:
+    """No more in a second than its quota and once as much: what a line held back may arrive together."""
+    for each in facts.seconds:
+        arrived = each["admitted"] + each["throttled"]
+        if facts.quota is not None and arrived > 2 * facts.quota:
+            what = f"{arrived} requests of {each['account'] or each['category']} in one second, with {facts.quota}"
+            yield Breach(promise="exceeded", what=what)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

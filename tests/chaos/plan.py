@@ -13,6 +13,9 @@ from typing import Any
 
 from .faults import AIMED_AT, ANY_WORKER, FAULTS
 
+#: Requests a second that the sandbox takes for the Klarna account, in every third run; there is none in the others.
+_QUOTA = 150
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
@@ -45,6 +48,9 @@ class Plan:
     commands: int
     seconds: float
     is_upkeep_apart: bool
+    quota: int | None
+    only: Sequence[str]
+    wanted: int
     faults: Sequence[Planned]
 
     @classmethod
@@ -73,8 +79,18 @@ class Plan:
             commands=commands,
             seconds=seconds,
             is_upkeep_apart=is_upkeep_apart,
+            quota=_QUOTA if seed % 3 == 0 else None,
+            only=only,
+            wanted=faults,
             faults=sorted(planned, key=lambda each: each.at),
         )
+
+    def again(self) -> str:
+        """Say how the same is seen again."""
+        only = "".join(f" --only '{name}'" for name in self.only)
+        options = f"--seeds 1 --seed {self.seed} --commands {self.commands} --seconds {self.seconds:g}"
+
+        return f'make chaos CHAOS="{options} --faults {self.wanted}{only}"'
 
     def shown(self) -> dict[str, Any]:
         """For the report."""

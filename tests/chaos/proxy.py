@@ -87,7 +87,7 @@ class Proxy:
     def reset(self) -> None:
         """Tear down every connection there is."""
 
-        async def tear() -> None:  # noqa: RUF029  # runs on the loop that owns the sockets
+        async def tear() -> None:
             for writer in list(self._writers):
                 _tear_down(writer)
 
@@ -145,7 +145,7 @@ class Proxy:
         if not self.obstacle.delay and not self.obstacle.is_held:
             return True
         await asyncio.sleep(self.obstacle.delay)
-        while self.obstacle.is_held and not client.at_eof():
+        while self.obstacle.is_held and not client.at_eof():  # noqa: ASYNC110  # two facts, each of another's making
             await asyncio.sleep(0.02)
 
         return not client.at_eof()

@@ -35,6 +35,8 @@ class Run:
     breaches: Sequence[Breach]
     happened: Sequence[tuple[str, float, float]]
     repeats: int
+    by_previous_version: int
+    throttled: int
     safe_after: float
     lifted_at: float
     seconds: float
@@ -68,6 +70,8 @@ class Run:
             "open_links_by_reason": self.tickets,
             "sends_beyond_the_first": self.repeated_sends,
             "enqueues_repeated": self.repeats,
+            "attempts_by_previous_version": self.by_previous_version,
+            "throttled": self.throttled,
             "lost": self.count("lost", "stuck"),
             "doubled": self.count("doubled"),
             "breaches": [{"promise": breach.promise, "what": breach.what} for breach in self.breaches],
@@ -88,9 +92,11 @@ def what_stood_in(rig: Rig) -> list[str]:
     """Say what could not be had here, and what stood in for it."""
     lines = [
         "network namespaces: a TCP proxy on every line between two parts cuts, delays, holds and halves",
-        f"waits are scaled: lease {LEASE_SECONDS:g} s for 90 s, ladder {SETTINGS['RETRY__LADDER_SECONDS']} s for "
-        f"5 s, 5 min, 5 h, read-back pause {SETTINGS['READ_BACK__PAUSE_SECONDS']} s for 60 s; "
-        "a lock of 60 s is one of 2 to 4.5 s beside statements that may take 3 s",
+        (
+            f"waits are scaled: lease {LEASE_SECONDS:g} s for 90 s, ladder {SETTINGS['RETRY__LADDER_SECONDS']} s for "
+            f"5 s, 5 min, 5 h, read-back pause {SETTINGS['READ_BACK__PAUSE_SECONDS']} s for 60 s; "
+            "a lock of 60 s is one of 2 to 4.5 s beside statements that may take 3 s"
+        ),
     ]
     if rig.postgres.disk is None:
         lines.append("disk full: no small disk can be mounted here, a trigger refuses every write with SQLSTATE 53100")
@@ -126,6 +132,8 @@ def _facts(runs: Sequence[Run], rig: Rig) -> dict[str, Any]:
         "faults": sum(by_fault.values()),
         "faults_by_kind": {name: by_fault[name] for name in FAULTS},
         "workers": WORKERS,
+        "throttled": sum(run.throttled for run in runs),
+        "attempts_by_previous_version": sum(run.by_previous_version for run in runs),
         "previous_version": None if older is None else older.commit,
         "versions": {
             "PostgreSQL": rig.postgres.version,
@@ -187,13 +195,18 @@ def _markdown(runs: Sequence[Run], facts: dict[str, Any]) -> str:
         "",
         "## What it ran on, and what stood in",
         "",
-        f"{', '.join(f'{name} {version}' for name, version in facts['versions'].items())}; {facts['workers']} workers of "
-        "two processes each; in every second run upkeep runs apart from them. The previous version's worker is commit "
-        f"{facts['previous_version']}, one migration older, on the present schema.",
+        f"{', '.join(f'{name} {version}' for name, version in facts['versions'].items())}.",
+        "",
+        (
+            f"{facts['workers']} workers of two processes each; in every second run upkeep runs apart from them, in "
+            f"every third Klarna's side has a quota ({facts['throttled']:,} answers were a 429 for it). The worker of "
+            f"the previous version is commit {facts['previous_version']}, one migration older, on the present schema; "
+            f"it made {facts['attempts_by_previous_version']:,} attempts."
+        ),
         "",
         *(f"* {line}" for line in facts["stood_in"]),
         "",
-        'Any run is seen again with `make chaos CHAOS="--seeds 1 --seed N"`; its plan stands in `chaos.json`.',
+        f"The last run is seen again with `{runs[-1].plan.again()}`; every plan stands in `chaos.json`.",
         "",
     ]
 

@@ -110,7 +110,7 @@ def clock_library() -> Path | None:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Unit:
-    """One process with its children, in a session of its own, which comes back by itself for as long as it is wanted."""
+    """One process with its children, in a session of its own, which comes back by itself while it is wanted."""
 
     name: str
     arguments: Callable[[], Sequence[str]]
@@ -361,6 +361,7 @@ class Rig:
         self.guests: list[Unit] = []
         self.clock_file = folder / "clock"
         self.database = ""
+        self.quota: int | None = None
         self._supervisor: threading.Thread | None = None
         self._is_over = threading.Event()
 
@@ -404,7 +405,7 @@ class Rig:
                 unit.revive()
 
     def environment(self, lines: Lines) -> dict[str, str]:
-        """What a process is told: its addresses are its own proxies."""
+        """What a process is told: its addresses are its own proxies, and where there is a quota, so much a second."""
         provider = f"http://127.0.0.1:{lines.provider.port}"
         values = {
             **SETTINGS,
@@ -415,17 +416,24 @@ class Rig:
             "ACCOUNTS__BLUESNAP_US__BASE_URL": provider,
             "ACCOUNTS__BLUESNAP_US__MERCHANT_ID": "400",
         }
+        if self.quota is not None:
+            values["ACCOUNTS__KLARNA_EU__MAX_RATE_PER_SECOND"] = str(self.quota)
 
         return {f"POST_PURCHASE_{name}": value for name, value in values.items()}
 
-    def begin(self, seed: int, *, is_upkeep_apart: bool, orders: Sequence[Mapping[str, object]]) -> None:
+    def begin(
+        self, seed: int, *, is_upkeep_apart: bool, quota: int | None, orders: Sequence[Mapping[str, object]]
+    ) -> None:
         """Start everything that lives for one seed, on an empty database and an empty broker."""
+        self.quota = quota
         self.database = f"chaos_{seed}"
         with self.postgres.connect() as admin:
             admin.execute(f'DROP DATABASE IF EXISTS "{self.database}" WITH (FORCE)')  # type: ignore[arg-type]
             admin.execute(f'CREATE DATABASE "{self.database}" TEMPLATE chaos_template')  # type: ignore[arg-type]
         self.redis.client.flushall()
         port = self.sandbox.start(orders)
+        if quota is not None:
+            self.sandbox.control.quota("order-management", partner=quota)
         for lines in self.all_lines:
             lines.provider.target = ("127.0.0.1", port)
         self.clock_file.write_text("+0\n", encoding="ascii")
