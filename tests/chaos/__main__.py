@@ -28,7 +28,8 @@ from .judge import Facts, Row, judge, rows_of, unsafe
 from .load import Load, Shop, commands_of
 from .plan import Plan, Planned
 from .report import Run, what_stood_in, write
-from .rig import CHECKOUT, Rig, RigError, opened
+from .rig import Rig, RigError, opened
+from .version import CHECKOUT
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -110,7 +111,13 @@ def _run(rig: Rig, plan: Plan) -> Run:
     began = time.monotonic()
     print(f"seed {plan.seed}: {', '.join(each.name for each in plan.faults)}", flush=True)
     made = Load.of(plan.seed, commands=plan.commands)
-    rig.begin(plan.seed, is_upkeep_apart=plan.is_upkeep_apart, quota=plan.quota, orders=made.world)
+    rig.begin(
+        plan.seed,
+        is_deployed=plan.is_deployed,
+        is_upkeep_apart=plan.is_upkeep_apart,
+        quota=plan.quota,
+        orders=made.world,
+    )
     commands = commands_of(made, rig.sandbox.control, seed=plan.seed)
     services = Services(load(environ=rig.environment(rig.shop_lines)))
     shop = Shop(services, commands, plan.seconds, random.Random(f"shop {plan.seed}"))
@@ -126,7 +133,7 @@ def _run(rig: Rig, plan: Plan) -> Run:
         with psycopg.connect(rig.postgres.url(rig.database).replace("+psycopg", "")) as connection:
             rows, links = rows_of(connection)
         effects, seconds = rig.sandbox.control.effects(), rig.sandbox.control.quotas()["seconds"]
-        by_previous_version = _attempts_in(rig.folder / f"seed-{plan.seed}", "previous-*.log")
+        by_previous_version = _attempts_in(rig.folder / f"seed-{plan.seed}", "previous.log")
     finally:
         shop.close()
         services.close()
@@ -160,9 +167,10 @@ def _attempts_in(folder: Path, pattern: str) -> int:
 def _workers_ready(rig: Rig) -> None:
     """Wait for the first of them: the others may come when it has begun already."""
     ends = time.monotonic() + 60
-    while not any(b" ready." in unit.log_file.read_bytes() for unit in rig.workers):
+    units = rig.workers if rig.previous is None else [rig.previous]
+    while not any(b" ready." in unit.log_file.read_bytes() for unit in units):
         if time.monotonic() > ends:
-            raise RigError(f"no worker is ready; see {rig.workers[0].log_file}")
+            raise RigError(f"no worker is ready; see {units[0].log_file}")
         time.sleep(0.1)
 
 

@@ -7,21 +7,17 @@ A fault leaves everything as it was: what it stopped runs again, what it put in 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import random
 import resource
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -33,7 +29,7 @@ from worker.publish import ESCALATE_TASK, EXECUTE_QUEUE, EXECUTE_TASK, UPKEEP_QU
 from worker.wiring import build_celery
 
 from .proxy import Obstacle
-from .rig import CHECKOUT, LEASE_SECONDS, WITH_CLOCK, WORKERS, Rig, RigError, Unit, free_port, wait_until
+from .rig import LEASE_SECONDS, WITH_CLOCK, WORKERS, Rig, Unit, clock_library, free_port, wait_until
 
 Json = dict[str, Any]
 
@@ -343,6 +339,11 @@ def _line_reset(pair: str, scene: Scene) -> Iterator[None]:
 # -------------------------------------------------------------------------------------------------------------- clock
 
 
+def has_clock() -> bool:
+    """Whether the library is there that shows a process another time."""
+    return clock_library() is not None
+
+
 @contextmanager
 def _clock_jumped(seconds: int, scene: Scene) -> Iterator[None]:
     """The wall clock of one worker jumps, and back again."""
@@ -482,86 +483,15 @@ def _no_upkeep(scene: Scene) -> Iterator[None]:
 
 
 @contextmanager
-def _previous_version(scene: Scene) -> Iterator[None]:
-    """A worker gives way to one whose code is a migration older, beside the others, on the newer schema; and back."""
-    older = previous_version()
-    assert older is not None
-    guest = Unit(
-        name=f"previous-{scene.worker}",
-        arguments=scene.unit.arguments,
-        folder=scene.unit.folder,
-        environment=older.told(scene.unit.environment),
-    )
-    scene.rig.guests.append(guest)
-    scene.unit.end(signal.SIGTERM, within=3)
-    guest.start()
-    # It may come up in the middle of other faults, or not at all: then it is gone before it was there.
-    with contextlib.suppress(RigError):
-        wait_until(lambda: b" ready." in guest.log_file.read_bytes(), within=15, what="the previous version")
+def _deployed(scene: Scene) -> Iterator[None]:
+    """The schema is migrated under a worker of the previous version, which goes on beside new ones and then ends."""
+    rig = scene.rig
+    wait_until(rig.migrate, within=90, what="a migration in the middle of a run")
+    for unit in (*rig.workers, *rig.upkeeps):
+        unit.start()
     yield
-    guest.end(signal.SIGTERM, within=3)
-    scene.unit.start()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Version:
-    """The code before the newest migration, and the settings that it knows."""
-
-    commit: str
-    folder: Path
-    settings: frozenset[str]
-
-    def told(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """What a worker of that version is told."""
-        known = {
-            name: value
-            for name, value in environment.items()
-            if not name.startswith("POST_PURCHASE_") or name in self.settings
-        }
-
-        return {**known, "PYTHONPATH": str(self.folder)}
-
-
-_PREVIOUS: list[Version | None] = []
-
-
-def previous_version() -> Version | None:
-    """Get it out of the history, once; None where there is no history."""
-    if not _PREVIOUS:
-        _PREVIOUS.append(_unpacked())
-
-    return _PREVIOUS[0]
-
-
-def _unpacked() -> Version | None:
-    newest = max((CHECKOUT / "migrations" / "versions").glob("[0-9]*.py")).relative_to(CHECKOUT)
-    git = partial(subprocess.run, cwd=CHECKOUT, check=True, capture_output=True)
-    try:
-        found = git(["git", "log", "--diff-filter=A", "--format=%H", "--", str(newest)]).stdout.decode().split()
-        commit = git(["git", "rev-parse", "--short", f"{found[-1]}^"]).stdout.decode().strip()
-        folder = CHECKOUT / "build" / "chaos" / f"version-{commit}"
-        folder.mkdir(parents=True, exist_ok=True)
-        packed = git(["git", "archive", commit, "pyproject.toml", "worker", "settings", "migrations"]).stdout
-        subprocess.run(["tar", "-x", "-C", str(folder)], input=packed, check=True)
-    except (OSError, IndexError, subprocess.CalledProcessError):
-        return None
-    ask = (
-        "import json; from worker.config import ANY_ACCOUNT, SETTINGS, environment_name;"
-        "print(json.dumps([environment_name(key) for key in SETTINGS]))"
-    )
-    names: list[str] = json.loads(
-        subprocess.run(
-            [sys.executable, "-c", ask],
-            env={**os.environ, "PYTHONPATH": str(folder)},
-            cwd=folder,
-            check=True,
-            capture_output=True,
-        ).stdout
-    )
-    accounts = ("KLARNA_EU", "BLUESNAP_US")
-    known = {name.replace("<NAME>", account) for name in names for account in accounts}
-
-    return Version(commit=commit, folder=folder, settings=frozenset({*known, "POST_PURCHASE_PROFILE"}))
+    if rig.previous is not None:
+        rig.previous.end(signal.SIGTERM)
 
 
 # ----------------------------------------------------------------------------------------------------------- provider
@@ -645,6 +575,13 @@ def _provider_broken(scene: Scene) -> Iterator[None]:
 # -------------------------------------------------------------------------------------------------------------- table
 
 
+class Where(Enum):
+    """What is particular about a run."""
+
+    DEPLOYED = "it begins with the previous version, and the new one is deployed"
+    UPKEEP_APART = "upkeep runs apart from the workers"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """One line of the table.
@@ -654,7 +591,7 @@ class Fault:
         group: What it is counted under in the report.
         seconds: How long it lasts, from … to.
         seat: What it needs for itself while it lasts; None: nothing. `worker` is one seat for each worker.
-        is_upkeep_apart: Whether it makes sense only where upkeep runs apart from the workers.
+        only_where: In which runs it has a meaning; None: in all.
         is_possible: Whether it can be had here.
     """
 
@@ -662,7 +599,7 @@ class Fault:
     group: str
     seconds: tuple[float, float]
     seat: str | None = None
-    is_upkeep_apart: bool = False
+    only_where: Where | None = None
     is_possible: Callable[[], bool] = lambda: True
 
 
@@ -703,7 +640,7 @@ FAULTS: Mapping[str, Fault] = {
         group="process",
         seconds=_A_WHILE,
         seat="upkeep",
-        is_upkeep_apart=True,
+        only_where=Where.UPKEEP_APART,
     ),
     "Redis restarted": Fault(act=_redis_restarted, group="Redis", seconds=(0.3, 3.0), seat="redis"),
     "Redis flushed": Fault(act=_redis_flushed, group="Redis", seconds=_AT_ONCE),
@@ -730,22 +667,25 @@ FAULTS: Mapping[str, Fault] = {
         group="clock",
         seconds=(2.0, 5.0),
         seat="clock",
+        is_possible=has_clock,
     ),
-    "clock an hour back": Fault(act=partial(_clock_jumped, -3_600), group="clock", seconds=(2.0, 5.0), seat="clock"),
+    "clock an hour back": Fault(
+        act=partial(_clock_jumped, -3_600),
+        group="clock",
+        seconds=(2.0, 5.0),
+        seat="clock",
+        is_possible=has_clock,
+    ),
     "messages forged": Fault(act=_forged, group="messages", seconds=_AT_ONCE),
     "messages doubled": Fault(act=_doubled, group="messages", seconds=_AT_ONCE),
     "messages late": Fault(act=_late, group="messages", seconds=(2.0, 5.0), seat="queue"),
     "messages reordered": Fault(act=_reordered, group="messages", seconds=_AT_ONCE, seat="queue"),
     "messages lost": Fault(act=_lost, group="messages", seconds=(0.5, 3.0), seat="queue"),
     "upkeep ten at once": Fault(act=_upkeep_ten_at_once, group="upkeep", seconds=(3.0, 6.0), seat="upkeep"),
-    "no upkeep": Fault(act=_no_upkeep, group="upkeep", seconds=(2.0, 5.0), seat="upkeep", is_upkeep_apart=True),
-    "previous version beside this one": Fault(
-        act=_previous_version,
-        group="version",
-        seconds=(5.0, 8.0),
-        seat="worker",
-        is_possible=lambda: previous_version() is not None,
+    "no upkeep": Fault(
+        act=_no_upkeep, group="upkeep", seconds=(2.0, 5.0), seat="upkeep", only_where=Where.UPKEEP_APART
     ),
+    "new version deployed": Fault(act=_deployed, group="version", seconds=(10.0, 14.0), only_where=Where.DEPLOYED),
     "odd answers": Fault(act=_odd_answers, group="provider", seconds=_A_WHILE),
     "answers lost": Fault(act=_answers_lost, group="provider", seconds=_A_WHILE),
     "provider slow": Fault(act=_provider_slow, group="provider", seconds=_A_WHILE),

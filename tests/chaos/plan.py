@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .faults import AIMED_AT, ANY_WORKER, FAULTS
+from .faults import AIMED_AT, ANY_WORKER, FAULTS, Where
+from .version import previous_version
 
 #: Requests a second that the sandbox takes for the Klarna account, in every third run; there is none in the others.
 _QUOTA = 150
@@ -47,6 +48,7 @@ class Plan:
     seed: int
     commands: int
     seconds: float
+    is_deployed: bool
     is_upkeep_apart: bool
     quota: int | None
     only: Sequence[str]
@@ -57,15 +59,19 @@ class Plan:
     def of(cls, seed: int, *, commands: int, seconds: float, faults: int, only: Sequence[str] = ()) -> Plan:
         """Make it up; `only` leaves all other faults out."""
         chance = random.Random(f"plan {seed}")
-        is_upkeep_apart = seed % 2 == 0
+        where = {Where.UPKEEP_APART: seed % 2 == 0, Where.DEPLOYED: seed % 4 == 1 and previous_version() is not None}
         names = [
             name
             for name, fault in FAULTS.items()
-            if (not only or name in only) and fault.is_possible() and (is_upkeep_apart or not fault.is_upkeep_apart)
+            if (not only or name in only)
+            and fault.is_possible()
+            and (fault.only_where is None or (fault.only_where is Where.UPKEEP_APART and where[fault.only_where]))
         ]
         chosen = chance.sample(names, min(faults, len(names)))
         if only:
             chosen = [name for name in chosen for _ in range(max(1, faults // len(names)))]
+        # A run that begins with the previous version goes on with the new one.
+        chosen += [name for name in FAULTS if FAULTS[name].only_where is Where.DEPLOYED and where[Where.DEPLOYED]]
         planned: list[Planned] = []
         for name in chosen:
             for _ in range(20):
@@ -78,7 +84,8 @@ class Plan:
             seed=seed,
             commands=commands,
             seconds=seconds,
-            is_upkeep_apart=is_upkeep_apart,
+            is_deployed=where[Where.DEPLOYED],
+            is_upkeep_apart=where[Where.UPKEEP_APART],
             quota=_QUOTA if seed % 3 == 0 else None,
             only=only,
             wanted=faults,

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from .faults import FAULTS, previous_version
+from .faults import FAULTS, has_clock
 from .judge import Breach, Effect, Link, Row, counted
 from .plan import Plan
-from .rig import LEASE_SECONDS, SETTINGS, WORKERS, Rig, clock_library
+from .rig import LEASE_SECONDS, SETTINGS, WORKERS, Rig
+from .version import previous_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,10 +101,15 @@ def what_stood_in(rig: Rig) -> list[str]:
     ]
     if rig.postgres.disk is None:
         lines.append("disk full: no small disk can be mounted here, a trigger refuses every write with SQLSTATE 53100")
-    if clock_library() is None:
+    if not has_clock():
         lines.append("clock jumps: left out, for libfaketime is not installed (apt-get install faketime)")
     if previous_version() is None:
-        lines.append("previous version: left out, for there is no history to get its code from")
+        lines.append("new version deployed: left out, for there is no history to get the previous one's code from")
+    else:
+        lines.append(
+            "new version deployed: not back to the previous one, whose workers refuse to start on the newer schema; one "
+            "that runs already goes on beside the new ones"
+        )
 
     return lines
 
@@ -200,7 +206,8 @@ def _markdown(runs: Sequence[Run], facts: dict[str, Any]) -> str:
         (
             f"{facts['workers']} workers of two processes each; in every second run upkeep runs apart from them, in "
             f"every third Klarna's side has a quota ({facts['throttled']:,} answers were a 429 for it). The worker of "
-            f"the previous version is commit {facts['previous_version']}, one migration older, on the present schema; "
+            f"the previous version is commit {facts['previous_version']}, one migration older: in every fourth run the "
+            "schema is migrated under it; "
             f"it made {facts['attempts_by_previous_version']:,} attempts."
         ),
         "",

@@ -27,15 +27,16 @@ from pathlib import Path
 import psutil
 import psycopg
 import redis
+from sqlalchemy.exc import SQLAlchemyError
 
+from worker.ports import StoreUnavailable
 from worker.resources import migrations_dir
 from worker.sandbox import SandboxControl
 from worker.store import migrate
 from worker.store.engine import build_engine
 
 from .proxy import Line, Proxy
-
-CHECKOUT = Path(__file__).resolve().parents[2]
+from .version import CHECKOUT, previous_version
 
 WORKERS = 3
 
@@ -76,6 +77,9 @@ _NO_UPKEEP = dict.fromkeys(
 )
 
 _DISK_BYTES = 420 << 20
+
+#: The databases that those of the seeds are copied from.
+_TEMPLATE, _OLDER_TEMPLATE = "chaos_template", "chaos_template_older"
 
 
 class RigError(Exception):
@@ -359,6 +363,7 @@ class Rig:
         self.workers: list[Unit] = []
         self.upkeeps: list[Unit] = []
         self.guests: list[Unit] = []
+        self.previous: Unit | None = None
         self.clock_file = folder / "clock"
         self.database = ""
         self.quota: int | None = None
@@ -384,19 +389,36 @@ class Rig:
         """Start the servers, and make the schema that every seed's database is copied from."""
         self.redis.start()
         self.postgres.start()
-        with self.postgres.connect() as admin:
-            admin.execute("CREATE DATABASE chaos_template")
+        older = previous_version()
+        schemas = {_TEMPLATE: "head", **({_OLDER_TEMPLATE: older.schema} if older is not None else {})}
+        for name, schema in schemas.items():
+            with self.postgres.connect() as admin:
+                admin.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+            self._upgrade(name, to=schema)
+        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+        self._supervisor.start()
+
+    def migrate(self) -> bool:
+        """Bring the seed's database to the newest schema; whether that was possible just now."""
+        try:
+            self._upgrade(self.database, to="head")
+        except (SQLAlchemyError, StoreUnavailable):
+            return False
+
+        return True
+
+    def _upgrade(self, database: str, *, to: str) -> None:
         engine = build_engine(
-            self.postgres.url("chaos_template"),
+            self.postgres.url(database),
             pool_size=1,
             busy_timeout=timedelta(seconds=5),
             connect_timeout=timedelta(seconds=5),
             statement_timeout=timedelta(seconds=30),
         )
-        migrate.upgrade(engine, migrations_dir())
-        engine.dispose()
-        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
-        self._supervisor.start()
+        try:
+            migrate.upgrade(engine, migrations_dir(), to=to)
+        finally:
+            engine.dispose()
 
     def _supervise(self) -> None:
         """Bring back what died, a little later, as whoever runs it in production does."""
@@ -422,14 +444,23 @@ class Rig:
         return {f"POST_PURCHASE_{name}": value for name, value in values.items()}
 
     def begin(
-        self, seed: int, *, is_upkeep_apart: bool, quota: int | None, orders: Sequence[Mapping[str, object]]
+        self,
+        seed: int,
+        *,
+        is_deployed: bool,
+        is_upkeep_apart: bool,
+        quota: int | None,
+        orders: Sequence[Mapping[str, object]],
     ) -> None:
-        """Start everything that lives for one seed, on an empty database and an empty broker."""
+        """Start everything that lives for one seed, on an empty database and an empty broker.
+
+        Where a new version is to be deployed, that is a worker of the previous one on the schema it was made for.
+        """
         self.quota = quota
         self.database = f"chaos_{seed}"
         with self.postgres.connect() as admin:
             admin.execute(f'DROP DATABASE IF EXISTS "{self.database}" WITH (FORCE)')  # type: ignore[arg-type]
-            admin.execute(f'CREATE DATABASE "{self.database}" TEMPLATE chaos_template')  # type: ignore[arg-type]
+            admin.execute(f'CREATE DATABASE "{self.database}" TEMPLATE {_OLDER_TEMPLATE if is_deployed else _TEMPLATE}')  # type: ignore[arg-type]
         self.redis.client.flushall()
         port = self.sandbox.start(orders)
         if quota is not None:
@@ -441,8 +472,19 @@ class Rig:
         folder.mkdir(exist_ok=True)
         self.workers = [self._worker(number, folder, is_upkeep_apart=is_upkeep_apart) for number in range(WORKERS)]
         self.upkeeps = [self.upkeep(f"upkeep-{number}", folder) for number in range(2 if is_upkeep_apart else 0)]
-        for unit in (*self.workers, *self.upkeeps):
+        self.previous = self._previous(folder) if is_deployed else None
+        for unit in [*self.workers, *self.upkeeps] if self.previous is None else [self.previous]:
             unit.start()
+
+    def _previous(self, folder: Path) -> Unit:
+        older = previous_version()
+        assert older is not None
+
+        worker = self._worker(0, folder, is_upkeep_apart=False)
+
+        return Unit(
+            name="previous", arguments=worker.arguments, folder=folder, environment=older.told(worker.environment)
+        )
 
     def _worker(self, number: int, folder: Path, *, is_upkeep_apart: bool) -> Unit:
         changes = {f"POST_PURCHASE_{name}": value for name, value in (_NO_UPKEEP if is_upkeep_apart else {}).items()}
@@ -490,9 +532,10 @@ class Rig:
 
     def end(self) -> None:
         """End what lived for one seed."""
-        for unit in (*self.workers, *self.upkeeps, *self.guests):
+        units = [*self.workers, *self.upkeeps, *self.guests, *([self.previous] if self.previous is not None else [])]
+        self.workers, self.upkeeps, self.guests, self.previous = [], [], [], None
+        for unit in units:
             unit.kill()
-        self.workers, self.upkeeps, self.guests = [], [], []
         self.sandbox.stop()
         for lines in self.all_lines:
             for proxy in (lines.redis, lines.postgresql, lines.provider):
