@@ -1,13 +1,14 @@
 """`python -m tests.chaos`: runs of chaos, one for each seed, each judged by the effects counted at the sandbox.
 
 Decides how a run goes: begin, ask, let faults come, lift them all, wait until everything is safe, judge. What the
-faults are is `faults.py`, what must hold `judge.py`. Ends with 1 as soon as a promise is not kept, and says how to see
-it again.
+faults are is `faults.py`, what must hold `judge.py`. Ends with 1 when a promise was not kept, and says
+how to see it again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import random
 import shutil
@@ -24,7 +25,7 @@ from worker.config import load
 from worker.wiring import Services
 
 from .faults import FAULTS, Scene
-from .judge import Facts, Row, judge, rows_of, unsafe
+from .judge import Effect, Facts, Row, judge, overwritten, rows_of, unsafe
 from .load import Load, Shop, commands_of
 from .plan import Plan, Planned
 from .report import Run, what_stood_in, write
@@ -43,8 +44,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3, help="so many runs, with the seeds from --seed on (default 3)")
     parser.add_argument("--seed", type=int, default=1, help="the first seed, or the only one to see again")
-    parser.add_argument("--commands", type=int, default=2_600, help="commands of a run (default 2,600)")
-    parser.add_argument("--seconds", type=float, default=26.0, help="how long a run asks and is disturbed (default 26)")
+    parser.add_argument("--commands", type=int, default=2_560, help="commands of a run (default 2,560)")
+    parser.add_argument("--seconds", type=float, default=24.0, help="how long a run asks and is disturbed (default 24)")
     parser.add_argument("--faults", type=int, default=16, help="faults of a run (default 16)")
     parser.add_argument("--only", action="append", default=[], choices=sorted(FAULTS), help="only these faults")
     parser.add_argument("--short", action="store_true", help="one seed, a few hundred commands, about a minute")
@@ -83,8 +84,6 @@ def _run_all(plans: Sequence[Plan], *, results: Path) -> int:
             runs.append(_run(rig, plan))
             _tell(runs[-1])
             write(runs, rig=rig, folder=results)
-            if runs[-1].breaches:
-                break
     broken = [run for run in runs if run.breaches]
     for run in broken:
         print(f"BROKEN in seed {run.plan.seed}; see it again with: {run.plan.again()}", file=sys.stderr)
@@ -132,17 +131,26 @@ def _run(rig: Rig, plan: Plan) -> Run:
         safe_after = time.monotonic() - lifted
         with psycopg.connect(rig.postgres.url(rig.database).replace("+psycopg", "")) as connection:
             rows, links = rows_of(connection)
+            changed = overwritten(connection)
         effects, seconds = rig.sandbox.control.effects(), rig.sandbox.control.quotas()["seconds"]
-        by_previous_version = _attempts_in(rig.folder / f"seed-{plan.seed}", "previous.log")
+        breaches = judge(
+            Facts(
+                confirmed=shop.stored,
+                rows=rows,
+                links=links,
+                effects=effects,
+                seconds=seconds,
+                overwritten=changed,
+                quota=plan.quota,
+            )
+        )
+        if breaches:
+            _keep_evidence(rig, rig.folder / f"seed-{plan.seed}", effects=effects)
     finally:
         shop.close()
         services.close()
         rig.end()
-    breaches = judge(
-        Facts(confirmed=shop.stored, rows=rows, links=links, effects=effects, seconds=seconds, quota=plan.quota)
-    )
-    if not breaches:
-        rig.drop()
+    rig.drop()
 
     return Run.of(
         plan,
@@ -152,12 +160,26 @@ def _run(rig: Rig, plan: Plan) -> Run:
         breaches=breaches,
         happened=happened,
         repeats=shop.repeats,
-        by_previous_version=by_previous_version,
+        by_previous_version=_attempts_in(rig.folder / f"seed-{plan.seed}", "previous.log"),
         throttled=sum(each["throttled"] for each in seconds),
         safe_after=safe_after,
         lifted_at=lifted - asked,
         seconds=time.monotonic() - began,
     )
+
+
+def _keep_evidence(rig: Rig, folder: Path, *, effects: Sequence[Effect]) -> None:
+    """Write down what there is before it is gone: our tables, and what the provider saw."""
+    with rig.postgres.connect(rig.database) as connection, connection.cursor() as cursor:
+        for table in ("command", "attempt", "outcome", "reading", "ticket", "ticket_command", "pause"):
+            with (
+                (folder / f"{table}.csv").open("wb") as file,
+                cursor.copy(f"COPY post_purchase_{table} TO STDOUT (FORMAT csv, HEADER)") as copied,  # type: ignore[arg-type]
+            ):
+                for piece in copied:
+                    file.write(piece)
+    (folder / "effects.json").write_text(json.dumps(effects, indent=1), encoding="utf-8")
+    (folder / "requests.json").write_text(json.dumps(rig.sandbox.control.requests(), indent=1), encoding="utf-8")
 
 
 def _attempts_in(folder: Path, pattern: str) -> int:

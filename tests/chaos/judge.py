@@ -82,12 +82,17 @@ class Facts:
     effects: Sequence[Effect]
     #: What the sandbox counted of each second in which it had a quota.
     seconds: Sequence[Mapping[str, Any]] = ()
+    #: Commands that were changed after their end: which, from what, into what.
+    overwritten: Sequence[tuple[UUID, str, str]] = ()
     quota: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breach:
-    """A promise that was not kept: `lost`, `doubled`, `untrue`, `untold`, `stuck` or `exceeded`, and of what."""
+    """A promise that was not kept, and of what.
+
+    It is `lost`, `doubled`, `untrue`, `untold`, `stuck`, `exceeded` or `overwritten`.
+    """
 
     promise: str
     what: str
@@ -119,6 +124,11 @@ def rows_of(connection: psycopg.Connection[Any]) -> tuple[list[Row], list[Link]]
         links = cursor.execute(_LINKS).fetchall()
 
     return rows, links
+
+
+def overwritten(connection: psycopg.Connection[Any]) -> list[tuple[UUID, str, str]]:
+    """Read what the database noted of commands that were changed after their end."""
+    return connection.execute("SELECT command_id, was, became FROM chaos_overwritten").fetchall()
 
 
 def unsafe(rows: Sequence[Row], links: Sequence[Link]) -> list[Row]:
@@ -167,6 +177,11 @@ def judge(facts: Facts) -> list[Breach]:
         Breach(promise="doubled", what=f"an effect is of no command: {effect}")
         for effect in facts.effects
         if effect["actor"] == "client" and effect["number"] not in owned
+    ]
+
+    breaches += [
+        Breach(promise="overwritten", what=f"{command_id} had ended as {was} and became {became}")
+        for command_id, was, became in facts.overwritten
     ]
 
     return [*breaches, *_of_tickets(facts.links), *_of_seconds(facts)]

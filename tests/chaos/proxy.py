@@ -65,6 +65,8 @@ class Proxy:
     name: str
     target: tuple[str, int]
     port: int = 0
+    #: What is always in the way, such as the distance to a provider.
+    usual: Obstacle = field(default_factory=Obstacle)
     obstacle: Obstacle = field(default_factory=Obstacle)
     chance: random.Random = field(default_factory=random.Random)
     _server: asyncio.Server | None = None
@@ -72,6 +74,7 @@ class Proxy:
 
     def start(self) -> Proxy:
         """Open the port; returns when it accepts connections."""
+        self.obstacle = self.usual
         self.line.do(self._open())
 
         return self
@@ -81,8 +84,8 @@ class Proxy:
         self.obstacle = obstacle
 
     def clear(self) -> None:
-        """Let everything pass again."""
-        self.obstacle = Obstacle()
+        """Let everything pass again as usual."""
+        self.obstacle = self.usual
 
     def reset(self) -> None:
         """Tear down every connection there is."""

@@ -107,8 +107,8 @@ def what_stood_in(rig: Rig) -> list[str]:
         lines.append("new version deployed: left out, for there is no history to get the previous one's code from")
     else:
         lines.append(
-            "new version deployed: not back to the previous one, whose workers refuse to start on the newer schema; one "
-            "that runs already goes on beside the new ones"
+            "new version deployed: not back to the previous one, whose workers refuse to start on the newer schema; "
+            "one that runs already goes on beside the new ones"
         )
 
     return lines
@@ -133,7 +133,7 @@ def _facts(runs: Sequence[Run], rig: Rig) -> dict[str, Any]:
         "effects": sum(run.effects for run in runs),
         "lost": sum(run.count("lost", "stuck") for run in runs),
         "doubled": sum(run.count("doubled") for run in runs),
-        "other_breaches": sum(run.count("untrue", "untold") for run in runs),
+        "other_breaches": sum(run.count("untrue", "untold", "exceeded", "overwritten") for run in runs),
         "worst_seconds_to_safe": round(max(run.safe_after for run in runs), 2),
         "faults": sum(by_fault.values()),
         "faults_by_kind": {name: by_fault[name] for name in FAULTS},

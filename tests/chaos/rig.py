@@ -35,7 +35,7 @@ from worker.sandbox import SandboxControl
 from worker.store import migrate
 from worker.store.engine import build_engine
 
-from .proxy import Line, Proxy
+from .proxy import Line, Obstacle, Proxy
 from .version import CHECKOUT, previous_version
 
 WORKERS = 3
@@ -77,6 +77,19 @@ _NO_UPKEEP = dict.fromkeys(
 )
 
 _DISK_BYTES = 420 << 20
+
+#: How far away the provider is, one way: whoever dies or stalls has calls under way.
+_DISTANCE_SECONDS = 0.06
+
+#: A command that has ended is never changed again, whoever wakes up late. What does it is noted by the database itself.
+_WITNESS = """
+CREATE TABLE chaos_overwritten (command_id uuid, was text, became text);
+CREATE FUNCTION chaos_note() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO chaos_overwritten VALUES (OLD.id, OLD.state, NEW.state); RETURN NEW; END $$;
+CREATE TRIGGER chaos_note AFTER UPDATE ON post_purchase_command FOR EACH ROW
+WHEN (OLD.finalized_at IS NOT NULL AND (OLD.state, OLD.claims, OLD.attempts) <> (NEW.state, NEW.claims, NEW.attempts))
+EXECUTE FUNCTION chaos_note();
+"""
 
 #: The databases that those of the seeds are copied from.
 _TEMPLATE, _OLDER_TEMPLATE = "chaos_template", "chaos_template_older"
@@ -372,7 +385,9 @@ class Rig:
 
     def _lines(self, owner: str) -> Lines:
         def proxy(pair: str, port: int) -> Proxy:
-            return Proxy(self.line, f"{owner}–{pair}", ("127.0.0.1", port)).start()
+            usual = Obstacle(delay=_DISTANCE_SECONDS if pair == "provider" else 0.0)
+
+            return Proxy(self.line, f"{owner}–{pair}", ("127.0.0.1", port), usual=usual).start()
 
         return Lines(
             redis=proxy("redis", self.redis.port),
@@ -395,6 +410,8 @@ class Rig:
             with self.postgres.connect() as admin:
                 admin.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
             self._upgrade(name, to=schema)
+            with self.postgres.connect(name) as admin:
+                admin.execute(_WITNESS)
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._supervisor.start()
 

@@ -194,3 +194,10 @@ def test_more_than_the_quota_and_once_as_much_is_exceeded():
 
     assert [] == promises([], seconds=[{**second, "throttled": 10}], quota=10)
     assert ["exceeded"] == promises([], seconds=[{**second, "throttled": 11}], quota=10)
+
+
+def test_an_end_that_was_changed_is_found():
+    """A worker that wakes up late must not overwrite its successor."""
+    one = row()
+
+    assert ["overwritten"] == promises([one], [effect(one)], overwritten=[(one.id, "succeeded", "pending")])

@@ -12,7 +12,7 @@ from tests.chaos.plan import Plan
 from worker.domain.bluesnap_commands import BLUESNAP_COMMANDS
 from worker.domain.klarna_commands import KLARNA_COMMANDS
 
-SIZE = {"commands": 2_600, "seconds": 26.0, "faults": 16}
+SIZE = {"commands": 2_560, "seconds": 24.0, "faults": 16}
 
 
 def test_a_seed_decides_the_plan_and_the_load():
