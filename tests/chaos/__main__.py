@@ -174,7 +174,7 @@ def _keep_evidence(rig: Rig, folder: Path, *, effects: Sequence[Effect]) -> None
         for table in ("command", "attempt", "outcome", "reading", "ticket", "ticket_command", "pause"):
             with (
                 (folder / f"{table}.csv").open("wb") as file,
-                cursor.copy(f"COPY post_purchase_{table} TO STDOUT (FORMAT csv, HEADER)") as copied,  # type: ignore[arg-type]
+                cursor.copy(f"COPY post_purchase_{table} TO STDOUT (FORMAT csv, HEADER)".encode()) as copied,
             ):
                 for piece in copied:
                     file.write(piece)

@@ -297,7 +297,7 @@ def _locked(scene: Scene) -> Iterator[None]:
 def _sql(scene: Scene, statement: str) -> bool:
     try:
         with scene.rig.postgres.connect(scene.rig.database) as connection:
-            connection.execute(statement)  # type: ignore[arg-type]
+            connection.execute(statement.encode())
     except psycopg.Error:
         return False
 
@@ -454,7 +454,7 @@ def _producer(scene: Scene) -> Iterator[Callable[[str, str, list[Any]], None]]:
 
 def _ids(scene: Scene, which: str) -> list[str]:
     with contextlib.suppress(psycopg.Error), scene.rig.postgres.connect(scene.rig.database) as connection:
-        found = connection.execute(f"SELECT id FROM post_purchase_command {which} ORDER BY seq")  # type: ignore[arg-type]  # noqa: S608  # of ours
+        found = connection.execute(f"SELECT id FROM post_purchase_command {which} ORDER BY seq".encode())  # noqa: S608  # words of our own
         return [str(each) for (each,) in found.fetchall()]
     return []
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -408,7 +409,7 @@ class Rig:
         schemas = {_TEMPLATE: "head", **({_OLDER_TEMPLATE: older.schema} if older is not None else {})}
         for name, schema in schemas.items():
             with self.postgres.connect() as admin:
-                admin.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+                admin.execute(f"CREATE DATABASE {name}".encode())
             self._upgrade(name, to=schema)
             with self.postgres.connect(name) as admin:
                 admin.execute(_WITNESS)
@@ -476,8 +477,9 @@ class Rig:
         self.quota = quota
         self.database = f"chaos_{seed}"
         with self.postgres.connect() as admin:
-            admin.execute(f'DROP DATABASE IF EXISTS "{self.database}" WITH (FORCE)')  # type: ignore[arg-type]
-            admin.execute(f'CREATE DATABASE "{self.database}" TEMPLATE {_OLDER_TEMPLATE if is_deployed else _TEMPLATE}')  # type: ignore[arg-type]
+            admin.execute(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)".encode())
+            template = _OLDER_TEMPLATE if is_deployed else _TEMPLATE
+            admin.execute(f"CREATE DATABASE {self.database} TEMPLATE {template}".encode())
         self.redis.client.flushall()
         port = self.sandbox.start(orders)
         if quota is not None:
@@ -562,7 +564,7 @@ class Rig:
     def drop(self) -> None:
         """Drop the seed's database, once it has been judged."""
         with self.postgres.connect() as admin:
-            admin.execute(f'DROP DATABASE IF EXISTS "{self.database}" WITH (FORCE)')  # type: ignore[arg-type]
+            admin.execute(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)".encode())
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -585,8 +587,6 @@ class _Sandbox:
 
     def start(self, orders: Sequence[Mapping[str, object]]) -> int:
         """Start it with these orders; returns its port."""
-        import json  # noqa: PLC0415
-
         file = self._folder / "orders.jsonl"
         file.write_text("".join(json.dumps(order) + "\n" for order in orders), encoding="utf-8")
         with (self._folder / "sandbox.log").open("ab") as log:
