@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import random
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -28,7 +30,7 @@ from .faults import FAULTS, Scene
 from .judge import Effect, Facts, Row, judge, overwritten, rows_of, unsafe
 from .load import Load, Shop, commands_of
 from .plan import Plan, Planned
-from .report import Run, what_stood_in, write
+from .report import Run, read, what_stood_in, write
 from .rig import Rig, RigError, opened
 from .version import CHECKOUT
 
@@ -49,6 +51,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=16, help="faults of a run (default 16)")
     parser.add_argument("--only", action="append", default=[], choices=sorted(FAULTS), help="only these faults")
     parser.add_argument("--short", action="store_true", help="one seed, a few hundred commands, about a minute")
+    parser.add_argument("--add", action="store_true", help="add to the report that is there already")
     parser.add_argument("--results", type=Path, help="folder of the report")
     arguments = parser.parse_args()
     results = arguments.results or _RESULTS
@@ -66,14 +69,18 @@ def main() -> int:
         for seed in range(arguments.seed, arguments.seed + arguments.seeds)
     ]
 
-    return _run_all(plans, results=results)
+    # Whoever ends this program wants nothing of it left behind.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(130))
+
+    return _run_all(plans, before=read(results) if arguments.add else [], results=results)
 
 
-def _run_all(plans: Sequence[Plan], *, results: Path) -> int:
+def _run_all(plans: Sequence[Plan], *, before: Sequence[Run], results: Path) -> int:
     folder = CHECKOUT / "build" / "chaos" / "run"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    runs: list[Run] = []
+    runs = list(before)
     # The shop's own lines would drown the progress.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with opened(folder) as rig:
@@ -165,6 +172,7 @@ def _run(rig: Rig, plan: Plan) -> Run:
         safe_after=safe_after,
         lifted_at=lifted - asked,
         seconds=time.monotonic() - began,
+        machine_load=round(os.getloadavg()[0], 1),
     )
 
 

@@ -53,6 +53,9 @@ Act = Callable[[Scene], AbstractContextManager[None]]
 #: A queue of ours is a list in Redis under this name.
 _QUEUE = f"post-purchase:{EXECUTE_QUEUE}"
 
+#: More messages that come too late would only cost time.
+_MOST_LATE = 300
+
 
 # ------------------------------------------------------------------------------------------------------------ workers
 
@@ -389,13 +392,12 @@ def _late(scene: Scene) -> Iterator[None]:
     """What is in the queue is taken out, held past its time, and comes when it is done long since."""
     held: list[Any] = []
     stop = threading.Event()
+    client = scene.rig.redis.client
 
     def hold() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.02) and len(held) < _MOST_LATE:
             with contextlib.suppress(redis.RedisError):
-                taken = scene.rig.redis.client.rpop(_QUEUE, 50)
-                held.extend(taken or [])
-            stop.wait(0.01)
+                held.extend(client.rpop(_QUEUE, 50) or [])
 
     holding = threading.Thread(target=hold, daemon=True)
     holding.start()
@@ -403,9 +405,9 @@ def _late(scene: Scene) -> Iterator[None]:
     stop.set()
     holding.join()
     scene.chance.shuffle(held)
-    with contextlib.suppress(redis.RedisError):
-        for message in held:
-            scene.rig.redis.client.lpush(_QUEUE, message)
+    if held:
+        with contextlib.suppress(redis.RedisError):
+            client.lpush(_QUEUE, *held)
 
 
 @contextmanager
@@ -414,10 +416,10 @@ def _reordered(scene: Scene) -> Iterator[None]:
     client = scene.rig.redis.client
     for _ in range(30):
         with contextlib.suppress(redis.RedisError):
-            taken = client.rpop(_QUEUE, 200) or []
+            taken = list(client.rpop(_QUEUE, 200) or [])
             scene.chance.shuffle(taken)
-            for message in taken:
-                client.lpush(_QUEUE, message)
+            if taken:
+                client.lpush(_QUEUE, *taken)
         time.sleep(0.03)
     yield
 
@@ -426,11 +428,12 @@ def _reordered(scene: Scene) -> Iterator[None]:
 def _lost(scene: Scene) -> Iterator[None]:
     """What is in the queue disappears, and so does what comes into it for a while."""
     stop = threading.Event()
+    client = scene.rig.redis.client
 
     def lose() -> None:
-        while not stop.wait(0.01):
+        while not stop.wait(0.02):
             with contextlib.suppress(redis.RedisError):
-                scene.rig.redis.client.delete(_QUEUE, f"post-purchase:{UPKEEP_QUEUE}")
+                client.delete(_QUEUE, f"post-purchase:{UPKEEP_QUEUE}")
 
     losing = threading.Thread(target=lose, daemon=True)
     losing.start()

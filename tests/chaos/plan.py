@@ -92,6 +92,11 @@ class Plan:
             faults=sorted(planned, key=lambda each: each.at),
         )
 
+    @classmethod
+    def read(cls, shown: dict[str, Any]) -> Plan:
+        """Read one that was written down."""
+        return cls(**{**shown, "faults": [Planned(**each) for each in shown["faults"]]})
+
     def again(self) -> str:
         """Say how the same is seen again."""
         only = "".join(f" --only '{name}'" for name in self.only)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,6 +42,7 @@ class Run:
     safe_after: float
     lifted_at: float
     seconds: float
+    machine_load: float
 
     @classmethod
     def of(
@@ -59,29 +61,27 @@ class Run:
             **told,
         )
 
+    @classmethod
+    def read(cls, shown: dict[str, Any]) -> Self:
+        """Read one that was written down."""
+        given = {each.name: shown[each.name] for each in fields(cls)}
+
+        return cls(
+            **{
+                **given,
+                "plan": Plan.read(shown["plan"]),
+                "breaches": [Breach(**each) for each in shown["breaches"]],
+                "happened": [tuple(each) for each in shown["happened"]],
+            }
+        )
+
     def shown(self) -> dict[str, Any]:
         """For the JSON."""
         return {
             "seed": self.plan.seed,
-            "commands": self.commands,
-            "states": self.states,
-            "kinds": self.kinds,
-            "effects": self.effects,
-            "in_doubt_with_a_person": self.in_doubt,
-            "open_links_by_reason": self.tickets,
-            "sends_beyond_the_first": self.repeated_sends,
-            "enqueues_repeated": self.repeats,
-            "attempts_by_previous_version": self.by_previous_version,
-            "throttled": self.throttled,
             "lost": self.count("lost", "stuck"),
             "doubled": self.count("doubled"),
-            "breaches": [{"promise": breach.promise, "what": breach.what} for breach in self.breaches],
-            "safe_after_seconds": round(self.safe_after, 2),
-            "seconds": round(self.seconds, 1),
-            "happened": [
-                {"fault": name, "from": round(at, 2), "to": round(ends, 2)} for name, at, ends in self.happened
-            ],
-            "plan": self.plan.shown(),
+            **asdict(self),
         }
 
     def count(self, *promises: str) -> int:
@@ -114,6 +114,13 @@ def what_stood_in(rig: Rig) -> list[str]:
     return lines
 
 
+def read(folder: Path) -> list[Run]:
+    """Read the runs that a folder's report is about."""
+    facts = json.loads((folder / "chaos.json").read_text(encoding="utf-8"))
+
+    return [Run.read(each) for each in facts["each"]]
+
+
 def write(runs: Sequence[Run], *, rig: Rig, folder: Path) -> None:
     """Write all three."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,6 +142,7 @@ def _facts(runs: Sequence[Run], rig: Rig) -> dict[str, Any]:
         "doubled": sum(run.count("doubled") for run in runs),
         "other_breaches": sum(run.count("untrue", "untold", "exceeded", "overwritten") for run in runs),
         "worst_seconds_to_safe": round(max(run.safe_after for run in runs), 2),
+        "median_seconds_to_safe": round(statistics.median(run.safe_after for run in runs), 2),
         "faults": sum(by_fault.values()),
         "faults_by_kind": {name: by_fault[name] for name in FAULTS},
         "workers": WORKERS,
@@ -175,7 +183,8 @@ def _markdown(runs: Sequence[Run], facts: dict[str, Any]) -> str:
         f"| **doubled** | **{facts['doubled']}** |",
         f"| other promises broken | {facts['other_breaches']} |",
         f"| faults | {facts['faults']} |",
-        f"| worst time from the last fault to safe | {facts['worst_seconds_to_safe']:g} s |",
+        f"| from the last fault to safe, worst and median | {facts['worst_seconds_to_safe']:g} s, "
+        f"{facts['median_seconds_to_safe']:g} s |",
         f"| how they ended | {', '.join(f'{count:,} {state}' for state, count in states.most_common())} |",
         f"| sends beyond a command's first | {sum(run.repeated_sends for run in runs):,} |",
         f"| still in doubt, with a person | {sum(run.in_doubt for run in runs):,} |",
@@ -191,11 +200,13 @@ def _markdown(runs: Sequence[Run], facts: dict[str, Any]) -> str:
         "",
         "## Each run",
         "",
-        "| seed | commands | effects | faults | safe after | lost | doubled |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "The time to safe is the time to work off what had piled up; a machine that others use has less of it to give.",
+        "",
+        "| seed | commands | effects | faults | safe after | processes that wanted the machine | lost | doubled |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *(
             f"| {run.plan.seed} | {run.commands:,} | {run.effects:,} | {len(run.happened)} | {run.safe_after:.1f} s "
-            f"| {run.count('lost', 'stuck')} | {run.count('doubled')} |"
+            f"| {run.machine_load:.0f} | {run.count('lost', 'stuck')} | {run.count('doubled')} |"
             for run in runs
         ),
         "",
@@ -227,7 +238,7 @@ def _draw(runs: Sequence[Run], file: Path) -> None:
     from matplotlib import pyplot as plt  # noqa: PLC0415  # after the choice above
 
     ink, grey, blue, red = "#1c1c1c", "#6b6b6b", "#1f5fa8", "#c0392b"
-    figure, axis = plt.subplots(figsize=(10, 1.8 + 0.34 * len(runs)))
+    figure, axis = plt.subplots(figsize=(10, 1.8 + 0.3 * len(runs)))
     for number, run in enumerate(runs):
         axis.barh(number, run.safe_after, left=run.lifted_at, height=0.5, color=blue, label="until safe")
         for _, at, ends in run.happened:
