@@ -42,7 +42,7 @@ class Run:
     safe_after: float
     lifted_at: float
     seconds: float
-    machine_load: float
+    machine_load: float | None
 
     @classmethod
     def of(
@@ -183,8 +183,8 @@ def _markdown(runs: Sequence[Run], facts: dict[str, Any]) -> str:
         f"| **doubled** | **{facts['doubled']}** |",
         f"| other promises broken | {facts['other_breaches']} |",
         f"| faults | {facts['faults']} |",
-        f"| from the last fault to safe, worst and median | {facts['worst_seconds_to_safe']:g} s, "
-        f"{facts['median_seconds_to_safe']:g} s |",
+        f"| worst time from the last fault to safe | {facts['worst_seconds_to_safe']:g} s |",
+        f"| median of it | {facts['median_seconds_to_safe']:g} s |",
         f"| how they ended | {', '.join(f'{count:,} {state}' for state, count in states.most_common())} |",
         f"| sends beyond a command's first | {sum(run.repeated_sends for run in runs):,} |",
         f"| still in doubt, with a person | {sum(run.in_doubt for run in runs):,} |",
@@ -206,7 +206,8 @@ def _markdown(runs: Sequence[Run], facts: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *(
             f"| {run.plan.seed} | {run.commands:,} | {run.effects:,} | {len(run.happened)} | {run.safe_after:.1f} s "
-            f"| {run.machine_load:.0f} | {run.count('lost', 'stuck')} | {run.count('doubled')} |"
+            f"| {'not noted' if run.machine_load is None else f'{run.machine_load:.0f}'} "
+            f"| {run.count('lost', 'stuck')} | {run.count('doubled')} |"
             for run in runs
         ),
         "",
