@@ -30,6 +30,7 @@ from worker.wiring import build_celery
 
 from .proxy import Obstacle
 from .rig import LEASE_SECONDS, WITH_CLOCK, WORKERS, Rig, Unit, clock_library, free_port, wait_until
+from .version import previous_version
 
 Json = dict[str, Any]
 
@@ -688,7 +689,13 @@ FAULTS: Mapping[str, Fault] = {
     "no upkeep": Fault(
         act=_no_upkeep, group="upkeep", seconds=(2.0, 5.0), seat="upkeep", only_where=Where.UPKEEP_APART
     ),
-    "new version deployed": Fault(act=_deployed, group="version", seconds=(10.0, 14.0), only_where=Where.DEPLOYED),
+    "new version deployed": Fault(
+        act=_deployed,
+        group="version",
+        seconds=(10.0, 14.0),
+        only_where=Where.DEPLOYED,
+        is_possible=lambda: previous_version() is not None,
+    ),
     "odd answers": Fault(act=_odd_answers, group="provider", seconds=_A_WHILE),
     "answers lost": Fault(act=_answers_lost, group="provider", seconds=_A_WHILE),
     "provider slow": Fault(act=_provider_slow, group="provider", seconds=_A_WHILE),

@@ -24,6 +24,7 @@ class Line:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self.servers: list[asyncio.Server] = []
         self._thread = threading.Thread(target=self.loop.run_forever, name="proxies", daemon=True)
         self._thread.start()
 
@@ -35,6 +36,8 @@ class Line:
         """End it; what is still connected is torn down."""
 
         async def end() -> None:
+            for server in self.servers:
+                server.close()
             others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
             for task in others:
                 task.cancel()
@@ -69,7 +72,6 @@ class Proxy:
     usual: Obstacle = field(default_factory=Obstacle)
     obstacle: Obstacle = field(default_factory=Obstacle)
     chance: random.Random = field(default_factory=random.Random)
-    _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def start(self) -> Proxy:
@@ -97,8 +99,9 @@ class Proxy:
         self.line.do(tear())
 
     async def _open(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = server.sockets[0].getsockname()[1]
+        self.line.servers.append(server)
 
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         if self.obstacle.is_refused:
