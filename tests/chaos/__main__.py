@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import psycopg
 import structlog
@@ -31,7 +32,7 @@ from .judge import Effect, Facts, Row, judge, overwritten, rows_of, unsafe
 from .load import Load, Shop, commands_of
 from .plan import Plan, Planned
 from .report import Run, read, what_stood_in, write
-from .rig import Rig, RigError, opened
+from .rig import Rig, RigError, Unit, opened
 from .version import CHECKOUT
 
 _RESULTS = Path(__file__).parent / "results"
@@ -39,6 +40,9 @@ _RESULTS = Path(__file__).parent / "results"
 #: After the last fault everything that is not finished must be safe within this, and a little for each that waits.
 _SAFE_WITHIN = 60.0
 _SAFE_FOR_EACH = 0.05
+
+#: A worker takes one of the messages that are there within this.
+_HEARD_WITHIN = 30.0
 
 
 def main() -> int:
@@ -139,6 +143,7 @@ def _run(rig: Rig, plan: Plan) -> Run:
         with psycopg.connect(rig.postgres.url(rig.database).replace("+psycopg", "")) as connection:
             rows, links = rows_of(connection)
             changed = overwritten(connection)
+        silent = _silent(rig, services)
         effects, seconds = rig.sandbox.control.effects(), rig.sandbox.control.quotas()["seconds"]
         breaches = judge(
             Facts(
@@ -148,6 +153,7 @@ def _run(rig: Rig, plan: Plan) -> Run:
                 effects=effects,
                 seconds=seconds,
                 overwritten=changed,
+                silent=silent,
                 quota=plan.quota,
             )
         )
@@ -174,6 +180,29 @@ def _run(rig: Rig, plan: Plan) -> Run:
         seconds=time.monotonic() - began,
         machine_load=round(os.getloadavg()[0], 1),
     )
+
+
+def _silent(rig: Rig, services: Services) -> list[str]:
+    """Give every worker that was up something to do, and find those that do not take it."""
+    heard = {unit.name: _received(unit) for unit in rig.workers if _is_ready(unit)}
+    left = [unit for unit in rig.workers if unit.name in heard]
+    ends = time.monotonic() + _HEARD_WITHIN
+    while left and time.monotonic() < ends:
+        for _ in range(10):
+            services.upkeep_publisher.execute([uuid4()], label="of nobody")
+        time.sleep(0.5)
+        left = [unit for unit in left if unit.is_running and _received(unit) == heard[unit.name]]
+
+    return [unit.name for unit in left]
+
+
+def _is_ready(unit: Unit) -> bool:
+    """Whether it has come up since it was last started."""
+    return b" ready." in unit.log_file.read_bytes().rpartition(b'"worker.starting"')[2]
+
+
+def _received(unit: Unit) -> int:
+    return unit.log_file.read_bytes().count(b"] received")
 
 
 def _keep_evidence(rig: Rig, folder: Path, *, effects: Sequence[Effect]) -> None:

@@ -84,6 +84,8 @@ class Facts:
     seconds: Sequence[Mapping[str, Any]] = ()
     #: Commands that were changed after their end: which, from what, into what.
     overwritten: Sequence[tuple[UUID, str, str]] = ()
+    #: Workers that live and took no message for long, while there were some.
+    silent: Sequence[str] = ()
     quota: int | None = None
 
 
@@ -91,7 +93,7 @@ class Facts:
 class Breach:
     """A promise that was not kept, and of what.
 
-    It is `lost`, `doubled`, `untrue`, `untold`, `stuck`, `exceeded` or `overwritten`.
+    It is `lost`, `doubled`, `untrue`, `untold`, `stuck`, `exceeded`, `overwritten` or `silent`.
     """
 
     promise: str
@@ -183,6 +185,8 @@ def judge(facts: Facts) -> list[Breach]:
         Breach(promise="overwritten", what=f"{command_id} had ended as {was} and became {became}")
         for command_id, was, became in facts.overwritten
     ]
+
+    breaches += [Breach(promise="silent", what=f"{name} lives and takes no messages") for name in facts.silent]
 
     return [*breaches, *_of_tickets(facts.links), *_of_seconds(facts)]
 

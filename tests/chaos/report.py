@@ -140,7 +140,7 @@ def _facts(runs: Sequence[Run], rig: Rig) -> dict[str, Any]:
         "effects": sum(run.effects for run in runs),
         "lost": sum(run.count("lost", "stuck") for run in runs),
         "doubled": sum(run.count("doubled") for run in runs),
-        "other_breaches": sum(run.count("untrue", "untold", "exceeded", "overwritten") for run in runs),
+        "other_breaches": sum(run.count("untrue", "untold", "exceeded", "overwritten", "silent") for run in runs),
         "worst_seconds_to_safe": round(max(run.safe_after for run in runs), 2),
         "median_seconds_to_safe": round(statistics.median(run.safe_after for run in runs), 2),
         "faults": sum(by_fault.values()),

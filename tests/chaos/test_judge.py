@@ -196,6 +196,11 @@ def test_more_than_the_quota_and_once_as_much_is_exceeded():
     assert ["exceeded"] == promises([], seconds=[{**second, "throttled": 11}], quota=10)
 
 
+def test_a_worker_that_lives_and_takes_nothing_is_found():
+    """The others do its work until they fall silent too."""
+    assert ["silent"] == promises([], silent=["chaos-1"])
+
+
 def test_an_end_that_was_changed_is_found():
     """A worker that wakes up late must not overwrite its successor."""
     one = row()
