@@ -193,6 +193,12 @@ def _silent(rig: Rig, services: Services) -> list[str]:
         time.sleep(0.5)
         left = [unit for unit in left if unit.is_running and _received(unit) == heard[unit.name]]
 
+    for unit in left:
+        # Celery writes down where its threads stand.
+        unit.tell(signal.SIGUSR1)
+    if left:
+        time.sleep(2)
+
     return [unit.name for unit in left]
 
 

@@ -79,7 +79,7 @@ class Run:
         """For the JSON."""
         return {
             "seed": self.plan.seed,
-            "lost": self.count("lost", "stuck"),
+            "lost": self.count("lost"),
             "doubled": self.count("doubled"),
             **asdict(self),
         }
@@ -138,8 +138,9 @@ def _facts(runs: Sequence[Run], rig: Rig) -> dict[str, Any]:
         "runs": len(runs),
         "commands": sum(run.commands for run in runs),
         "effects": sum(run.effects for run in runs),
-        "lost": sum(run.count("lost", "stuck") for run in runs),
+        "lost": sum(run.count("lost") for run in runs),
         "doubled": sum(run.count("doubled") for run in runs),
+        "stuck": sum(run.count("stuck") for run in runs),
         "other_breaches": sum(run.count("untrue", "untold", "exceeded", "overwritten", "silent") for run in runs),
         "worst_seconds_to_safe": round(max(run.safe_after for run in runs), 2),
         "median_seconds_to_safe": round(statistics.median(run.safe_after for run in runs), 2),
@@ -181,6 +182,7 @@ def _markdown(runs: Sequence[Run], facts: dict[str, Any]) -> str:
         f"| effects at the sandbox | {facts['effects']:,} |",
         f"| **lost** | **{facts['lost']}** |",
         f"| **doubled** | **{facts['doubled']}** |",
+        f"| not safe within the deadline | {facts['stuck']} |",
         f"| other promises broken | {facts['other_breaches']} |",
         f"| faults | {facts['faults']} |",
         f"| worst time from the last fault to safe | {facts['worst_seconds_to_safe']:g} s |",
@@ -207,7 +209,7 @@ def _markdown(runs: Sequence[Run], facts: dict[str, Any]) -> str:
         *(
             f"| {run.plan.seed} | {run.commands:,} | {run.effects:,} | {len(run.happened)} | {run.safe_after:.1f} s "
             f"| {'not noted' if run.machine_load is None else f'{run.machine_load:.0f}'} "
-            f"| {run.count('lost', 'stuck')} | {run.count('doubled')} |"
+            f"| {run.count('lost')} | {run.count('doubled')} |"
             for run in runs
         ),
         "",
@@ -245,7 +247,7 @@ def _draw(runs: Sequence[Run], file: Path) -> None:
         for _, at, ends in run.happened:
             axis.barh(number, max(ends - at, 0.15), left=at, height=0.5, color=red, alpha=0.35, label="a fault")
         axis.annotate(
-            f" {run.commands:,} commands, lost {run.count('lost', 'stuck')}, doubled {run.count('doubled')}",
+            f" {run.commands:,} commands, lost {run.count('lost')}, doubled {run.count('doubled')}",
             (run.lifted_at + run.safe_after, number),
             va="center",
             fontsize=8,
