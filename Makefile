@@ -15,7 +15,7 @@ STAMP := $(VENV)/.built
 PEERS_STAMP := $(PEERS)/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help install run serve test test-fast hosts smoke bench bench-quick bench-limits check format wheel clean
+.PHONY: help install run serve test test-fast hosts smoke chaos bench bench-quick bench-limits check format wheel clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,6 +48,9 @@ bench-quick: $(STAMP) $(PEERS_STAMP)  ## the same in two minutes, beside a plain
 
 bench-limits: $(STAMP)  ## how well the provider's quotas are used and kept, with charts; BENCH="--short" for a minute of it
 	@$(VENV)/bin/python -m bench.limits $(BENCH)
+
+chaos: $(STAMP)  ## everything dies, stalls and lies, judged at the provider; CHAOS="--seeds 20", CHAOS=--short for a minute
+	@$(VENV)/bin/python -m tests.chaos $(CHAOS)
 
 check: $(STAMP)  ## format, lint, types, import contracts, docstrings of tests; lists long bodies to look at
 	$(VENV)/bin/python -m ruff format --check .

@@ -503,6 +503,7 @@ def _celery_settings(settings: Settings, timeout: float | None) -> dict[str, Any
         "broker_connection_timeout": timeout or broker.socket_timeout_seconds,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        "broker_channel_error_retry": on_redis,
         "broker_transport_options": {
             **(_transport_options(settings, timeout) if on_redis else _other_options(broker.url)),
             # By default kombu sleeps two seconds before it gives up.

@@ -1,3 +1,4 @@
+import signal
 import time
 from collections import Counter
 
@@ -33,6 +34,36 @@ def test_a_worker_outlives_its_broker(shop, new_worker, sandbox, broker, capture
 
     assert (pid, True) == (worker.pid, worker.is_running)
     assert {f"order-{number}": 1 for number in range(3)} == Counter(each["order_id"] for each in sandbox.effects())
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends"),
+    [
+        pytest.param(("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), id="read-only"),
+        pytest.param(("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), id="full"),
+    ],
+)
+def test_a_worker_outlives_a_broker_that_refuses_writes(
+    shop, new_worker, sandbox, broker, captures, until, begins, ends
+):
+    """A failover leaves a replica for a while, and a full Redis refuses: Celery takes neither for a lost connection."""
+    waiting, later = captures(2)
+    worker = new_worker().ready()
+    pid = worker.pid
+    broker.client.config_set("maxmemory-policy", "noeviction")
+    # So that a message is there when it begins, for who is full takes none.
+    worker.tell(signal.SIGSTOP)
+    shop.enqueue(waiting)
+    broker.client.execute_command(*begins)
+    worker.tell(signal.SIGCONT)
+    until(lambda: worker.said("broker lost") or not worker.is_running, tell=worker.log)
+
+    broker.client.execute_command(*ends)
+    shop.enqueue(later)
+    until(lambda: shop.states() == {"succeeded": 2} or not worker.is_running, tell=worker.log)
+
+    assert (pid, True) == (worker.pid, worker.is_running)
+    assert 2 == len(sandbox.effects())
 
 
 def test_an_idle_worker_outlives_its_broker(shop, new_worker, sandbox, broker, captures, until):
