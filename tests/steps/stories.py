@@ -183,13 +183,12 @@ def cast(story: Story, order: str, environment: Mapping[str, str], steps: Any) -
     aside = Services(load(environ=told))
     if story.on_finished:
         _set_up_django(environment, story.on_finished)
+        services: Services = conf.services()
+    else:
+        services = Services(aside.settings)
+        vars(services)["store"] = aside.store  # one pool of connections, whose statements are compiled once
 
-    return Cast(
-        services=conf.services() if story.on_finished else Services(load(environ=told)),
-        aside=aside,
-        order=order,
-        steps=steps,
-    )
+    return Cast(services=services, aside=aside, order=order, steps=steps)
 
 
 def telling(environment: Mapping[str, str]) -> Callable[[], object]:
