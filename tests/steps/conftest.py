@@ -31,7 +31,7 @@ from worker.sandbox import Sandbox
 CHECKOUT = Path(worker.__file__).parent.parent
 
 #: So many deaths at once: most of the time of each is waiting for a lease to run out.
-SLOTS = 8
+SLOTS = 12
 
 #: Both providers take a number for an order; one must not begin with another, and each is used once.
 _ORDERS = count(100_000)
