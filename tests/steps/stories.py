@@ -864,6 +864,8 @@ STORIES: Mapping[str, Story] = {
             "Transaction.end_pauses",
             "Transaction.take_escalated",
             "Transaction.operate",
+            "Transaction.operate",
+            "Transaction.operate",
             "commit",
         ),
         first=4,
