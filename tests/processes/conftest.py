@@ -270,10 +270,14 @@ class Worker:
 def new_worker(environment, tmp_path, request):
     workers = []
 
-    def new_worker(*arguments, quick=True, app="worker", **changes):
-        """Start a worker; `quick` leaves out what only matters among many workers and costs a second."""
+    def new_worker(*arguments, quick=True, app="worker", besides=None, **changes):
+        """Start a worker; `quick` leaves out what only matters among many workers and costs a second.
+
+        `besides` goes into its environment as it is, `changes` as settings of ours.
+        """
         more = ("--without-mingle", "--without-gossip") if quick else ()
-        given = {**environment, **{f"POST_PURCHASE_{name}": value for name, value in changes.items()}}
+        settings = {f"POST_PURCHASE_{name}": value for name, value in changes.items()}
+        given = {**environment, **settings, **(besides or {})}
         workers.append(Worker(given, tmp_path, f"worker-{len(workers)}", (*more, *arguments), app))
 
         return workers[-1].start()
