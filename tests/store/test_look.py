@@ -153,7 +153,8 @@ def test_a_ticket_has_a_moment_only_while_there_is_something_to_tell(look, store
     """A desk that knows everything is asked once more a minute later, and nobody need wait for that."""
     ticket_id = given.linked(given.now(State.ESCALATED), Reason.REFUSED)
     with store.begin() as transaction:
-        transaction.postpone_ticket(ticket_id, retry_in=timedelta(seconds=5), problem="away")
+        work = transaction.claim_ticket(ticket_id, lease=timedelta(seconds=60), cases=10)
+        transaction.postpone_ticket(work, retry_in=timedelta(seconds=5), problem="away")
     untold = look("next_moment")
     clock.advance(timedelta(seconds=5))
     with store.begin() as transaction:
