@@ -853,6 +853,10 @@ def _tell() -> Update:
     )
 
 
+#: What operators do that ends a command; the others have it sent or read again.
+_DECIDING_VERBS = ("amend", "cancel", "resolve")
+
+
 @cache
 def _endings() -> Subquery:
     """How each command of a closed ticket ended, and whether an operator decided it, at the moment at which it left."""
@@ -860,7 +864,11 @@ def _endings() -> Subquery:
     by_operator = exists(
         select(literal_column("1"))
         .select_from(action)
-        .where(action.c.command_id == ticket_command.c.command_id, action.c.at == ticket_command.c.closed_at)
+        .where(
+            action.c.command_id == ticket_command.c.command_id,
+            action.c.at == ticket_command.c.closed_at,
+            action.c.verb.in_([literal_column(f"'{verb}'") for verb in _DECIDING_VERBS]),
+        )
     )
 
     return (
