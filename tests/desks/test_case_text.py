@@ -330,7 +330,7 @@ def test_a_closing_tells_everything_it_holds(write, a_closing_file, by_operator,
         expected,
         "1 cancelled, 1 succeeded; 1 of them decided by an operator",
         "What is left to do",
-        "Nothing: every command of this ticket has been decided.",
+        "Nothing: no command of this ticket waits for a decision any more.",
         "00000000-0000-0000-0000-000000000002",
         "order-2",
         "shipment-1",
@@ -348,6 +348,15 @@ def test_of_a_large_closing_the_first_are_shown_and_the_others_counted(write, a_
 
     assert "10000 succeeded" in written
     assert "How they ended (the first 2; 9998 after them are left out)" in written
+
+
+@for_people
+@pytest.mark.parametrize(("how", "is_elsewhere"), [("succeeded", False), ("moved", True), ("rejected", True)])
+def test_a_closing_says_where_commands_went_on(write, a_closing_file, how, is_elsewhere):
+    """Some may wait for a person all the same, and that is no secret; where none does, the sentence would puzzle."""
+    written = write(a_closing_file(counts={how: 2}))
+
+    assert is_elsewhere is ("has a ticket of its own" in written)
 
 
 def test_a_closing_is_told_to_machines(a_closing_file):

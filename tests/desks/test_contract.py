@@ -124,7 +124,7 @@ def test_a_closing_says_what_became_of_the_commands(place, a_closing_file):
     expected = [
         "019ab3c4-0000-7000-8000-00000000000f",
         "The third retry failed",
-        "Nothing: every command of this ticket has been decided.",
+        "Nothing: no command of this ticket waits for a decision any more.",
         "capture",
         "order-1",
         "succeeded",

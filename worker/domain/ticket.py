@@ -116,14 +116,15 @@ NEXT_STEPS: Mapping[Reason, tuple[str, ...]] = {
 }
 
 
-#: What is left to do when a ticket has closed.
-_CLOSED_STEPS = (
-    "Nothing: every command of this ticket has been decided. Close it here as well.",
-    "A command that moved, or was rejected by the provider, has a ticket of its own.",
-)
+#: What is left to do when a ticket has closed, and where some of its commands may be found now.
+_CLOSED = "Nothing: no command of this ticket waits for a decision any more. If it is still open here, close it."
+_ELSEWHERE = "What moved, or was rejected and not decided by an operator, has a ticket of its own."
 
 #: How a command left its ticket when it was not decided there: the reason changed, and the ticket with it.
 MOVED = "moved"
+
+#: Endings with which a command may stand in another ticket.
+_GOES_ON = frozenset({MOVED, "rejected"})
 
 
 class TicketState(StrEnum):
@@ -244,4 +245,7 @@ class CaseFile:
     @property
     def next_steps(self) -> tuple[str, ...]:
         """What a person can safely do now; ID stands for the command's id."""
-        return NEXT_STEPS[self.reason] if self.closing is None else _CLOSED_STEPS
+        if self.closing is None:
+            return NEXT_STEPS[self.reason]
+
+        return (_CLOSED, _ELSEWHERE) if _GOES_ON & self.closing.counts.keys() else (_CLOSED,)

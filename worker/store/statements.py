@@ -895,7 +895,7 @@ def _count_endings() -> Select[Any]:
     ended = _endings()
 
     return select(
-        ended.c.how, ended.c.by_operator, func.count().label("count"), func.max(ended.c.closed_at).label("last_at")
+        ended.c.how, ended.c.by_operator, func.count().label("size"), func.max(ended.c.closed_at).label("last_at")
     ).group_by(ended.c.how, ended.c.by_operator)
 
 
@@ -1341,7 +1341,7 @@ class SqlTransaction:
         first = self._connection.execute(_first_endings(), {"ticket_id": closed.id, "limit": cases})
         counts: dict[str, int] = {}
         for row in counted:
-            counts[row.how] = counts.get(row.how, 0) + row.count
+            counts[row.how] = counts.get(row.how, 0) + row.size
 
         return TicketWork(
             ticket_id=closed.id,
@@ -1360,7 +1360,7 @@ class SqlTransaction:
                 closed_at=closed.closed_at,
                 by_operator=any(row.by_operator and row.last_at == closed.closed_at for row in counted),
                 counts=counts,
-                decided_by_operator=sum(row.count for row in counted if row.by_operator),
+                decided_by_operator=sum(row.size for row in counted if row.by_operator),
                 first=tuple(Ended(**row._mapping) for row in first),  # noqa: SLF001  # public in SQLAlchemy
             ),
         )
