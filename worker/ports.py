@@ -432,7 +432,7 @@ class Transaction(Protocol):
 
     # escalate
     def claim_ticket(self, ticket_id: UUID, *, lease: timedelta, cases: int) -> TicketWork | None:
-        """Take the lease on a ticket that has something to announce; None when there is nothing to do now."""
+        """Take the lease on a ticket that has something to tell; None when there is nothing to do now."""
 
     def land_ticket(self, work: TicketWork, *, desk: str, external_ref: str, next_in: timedelta) -> None:
         """The desk took it: mark its cases announced; the rest follows after `next_in`.

@@ -25,7 +25,7 @@ CLOSED_TITLE = "What is left to do"
 NEXT_STEPS_TITLE = "What you can safely do now, in this order (ID is the command's id)"
 
 ATTEMPT_COLUMNS = ("no", "started (UTC)", "finished (UTC)", "outcome", "status", "code", "correlation id")
-ENDING_COLUMNS = ("command id", "kind", "order", "reference", "amount", "ended", "by")
+ENDING_COLUMNS = ("command id", "kind", "order", "reference", "minor units", "ended", "by")
 READING_COLUMNS = ("read (UTC)", "for", "found", "evidence")
 
 #: What is only pending is read every hour for two weeks; a person needs how it ended.
