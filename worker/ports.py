@@ -22,7 +22,7 @@ from .domain.pause import Cause, Pause
 from .domain.quota import Bucket, Observation
 from .domain.read_back import Purpose, ReadBack
 from .domain.state import State, Transition
-from .domain.ticket import AttemptLine, CaseFile, ReadingLine, Reason, TicketState
+from .domain.ticket import AttemptLine, CaseFile, Closing, ReadingLine, Reason, TicketState
 
 
 class StoreUnavailable(PostPurchaseError):
@@ -318,10 +318,10 @@ class Action:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TicketWork:
-    """A ticket whose lease this process holds, with the commands its desk has not been told of.
+    """A ticket whose lease this process holds, with the commands its desk has not been told of, or with its closing.
 
     `external_ref` None: not opened yet; otherwise the name that `desk` gave it. `total` counts every open command of
-    the ticket, `more` says that some beyond `commands` wait to be told.
+    the ticket, of a closed one all; `more` says that some beyond `commands` wait to be told.
     """
 
     ticket_id: UUID
@@ -336,6 +336,7 @@ class TicketWork:
     readings: Mapping[UUID, Sequence[ReadingLine]]
     total: int
     more: bool
+    closing: Closing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,7 +421,10 @@ class Transaction(Protocol):
         """Link each command to exactly one open ticket, opening it where needed; return the tickets touched."""
 
     def close_links(self, command_ids: Collection[UUID], *, kept: Collection[Reason] = ()) -> None:
-        """Unlink decided commands, but not from tickets of the reasons `kept`; one without open links is closed."""
+        """Unlink decided commands, but not from tickets of the reasons `kept`; one without open links is closed.
+
+        A desk that may have heard of the ticket must then be told that it is.
+        """
 
     # dispatch and sweep
     def take_due(self, *, limit: int, window: int, horizon: timedelta, published_for: timedelta) -> Sequence[Due]:
@@ -449,13 +453,16 @@ class Transaction(Protocol):
 
     # escalate
     def claim_ticket(self, ticket_id: UUID, *, lease: timedelta, cases: int) -> TicketWork | None:
-        """Take the lease on a ticket that has something to announce; None when there is nothing to do now."""
+        """Take the lease on a ticket that has something to tell; None when there is nothing to do now."""
 
     def land_ticket(self, work: TicketWork, *, desk: str, external_ref: str, next_in: timedelta) -> None:
-        """The desk took it: mark its cases announced; the rest follows after `next_in`."""
+        """The desk took it: mark its cases announced; the rest follows after `next_in`.
 
-    def postpone_ticket(self, ticket_id: UUID, *, retry_in: timedelta, problem: str) -> None:
-        """The desk did not take it: try again later."""
+        A ticket that closed meanwhile is due at once: the desk must hear of that last. With the closing all is told.
+        """
+
+    def postpone_ticket(self, work: TicketWork, *, retry_in: timedelta, problem: str) -> None:
+        """The desk did not take it: try again later, unless it closed meanwhile and nobody ever heard of it."""
 
     # prune
     def prunable(self, *, before: datetime, after: UUID | None, limit: int) -> Sequence[Prunable]:
@@ -567,7 +574,7 @@ class Publisher(Protocol):
 
 
 class TicketDesk(Protocol):
-    """Where people are told. Both verbs are idempotent by the ticket's id and raise `DeskUnavailable`."""
+    """Where people are told. All verbs are idempotent by the ticket's id and raise `DeskUnavailable`."""
 
     name: str
 
@@ -576,6 +583,9 @@ class TicketDesk(Protocol):
 
     def append(self, external_ref: str, case_file: CaseFile) -> None:
         """Add further commands to an open ticket."""
+
+    def close(self, external_ref: str, case_file: CaseFile) -> None:
+        """Say that every command of a ticket has been decided; its case file has a `closing`."""
 
 
 # --- the provider's quotas ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from worker.domain.errors import DeskUnavailable
-from worker.domain.ticket import Case, CaseFile, Reason
+from worker.domain.ticket import Case, CaseFile, Closing, Reason
 from worker.testing import RecordingDesk
 
 TICKET = CaseFile(
@@ -34,6 +34,18 @@ TICKET = CaseFile(
         ),
     ),
     total=1,
+)
+
+CLOSED = replace(
+    TICKET,
+    cases=(),
+    closing=Closing(
+        closed_at=datetime(2026, 11, 22, 19, 0, tzinfo=UTC),
+        by_operator=False,
+        counts={"succeeded": 1},
+        decided_by_operator=0,
+        first=(),
+    ),
 )
 
 
@@ -61,9 +73,11 @@ def test_two_tickets_have_two_references(counter):
 
 def test_every_telling_names_its_ticket(counter):
     """People look for the ticket by its id."""
-    counter.desk.append(counter.desk.open(TICKET), TICKET)
+    external_ref = counter.desk.open(TICKET)
+    counter.desk.append(external_ref, TICKET)
+    counter.desk.close(external_ref, CLOSED)
 
-    assert [str(TICKET.ticket_id)] * 2 == counter.told()
+    assert [str(TICKET.ticket_id)] * 3 == counter.told()
 
 
 def test_a_desk_has_a_name(counter):
@@ -79,5 +93,7 @@ def test_a_desk_that_was_told_to_be_unavailable_takes_nothing():
         desk.open(TICKET)
     with pytest.raises(DeskUnavailable):
         desk.append("ref", TICKET)
+    with pytest.raises(DeskUnavailable):
+        desk.close("ref", CLOSED)
 
     assert [] == desk.told

@@ -27,7 +27,7 @@ from worker.desks.email import EmailDesk
 from worker.desks.log import LogDesk
 from worker.desks.webhook import WebhookDesk
 from worker.domain.outcome import Problem
-from worker.domain.ticket import AttemptLine, Case, CaseFile, ReadingLine, Reason
+from worker.domain.ticket import AttemptLine, Case, CaseFile, Closing, Ended, ReadingLine, Reason
 
 TICKET_ID = UUID("019ab3c4-0000-7000-8000-00000000000f")
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -104,6 +104,36 @@ def build_case_file(*cases, **changes):
     )
 
     return replace(case_file, **changes)
+
+
+def build_closing_file(*ended, **changes):
+    """Build a ticket that closed by itself: one command that succeeded, and one that an operator cancelled."""
+    one = Ended(
+        command_id=UUID(int=1),
+        kind="capture",
+        order_id="order-1",
+        reference="shipment-1",
+        amount=12_345,
+        how="succeeded",
+        by_operator=False,
+    )
+    ended = ended or (one, replace(one, command_id=UUID(int=2), order_id="order-2", how="cancelled", by_operator=True))
+    closing = Closing(
+        closed_at=NOON + timedelta(hours=7),
+        by_operator=False,
+        counts={"succeeded": 1, "cancelled": 1},
+        decided_by_operator=1,
+        first=ended,
+    )
+
+    closing = replace(closing, **changes)
+
+    return replace(build_case_file(), cases=(), total=sum(closing.counts.values()), closing=closing)
+
+
+@pytest.fixture
+def a_closing_file():
+    return build_closing_file
 
 
 @pytest.fixture

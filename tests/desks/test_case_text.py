@@ -319,6 +319,80 @@ def test_the_dictionary_says_what_the_text_says(a_case_file):
     assert [expected] == content["cases"]
 
 
+@for_people
+@pytest.mark.parametrize(("by_operator", "expected"), [(False, "by itself"), (True, "by an operator")])
+def test_a_closing_tells_everything_it_holds(write, a_closing_file, by_operator, expected):
+    """Whoever asks whether all went well finds the figures first, and each command after them."""
+    written = write(a_closing_file(by_operator=by_operator))
+
+    facts = [
+        "2026-11-22 19:00:00 UTC",
+        expected,
+        "1 cancelled, 1 succeeded; 1 of them decided by an operator",
+        "What is left to do",
+        "Nothing: no command of this ticket waits for a decision any more.",
+        "00000000-0000-0000-0000-000000000002",
+        "order-2",
+        "shipment-1",
+        "12345",
+        "operator",
+    ]
+    assert [] == [fact for fact in facts if fact not in written]
+    assert "What you can safely do now" not in written
+
+
+@for_people
+def test_of_a_large_closing_the_first_are_shown_and_the_others_counted(write, a_closing_file):
+    """Nobody reads ten thousand lines to learn that all is well."""
+    written = write(a_closing_file(counts={"succeeded": 10_000}))
+
+    assert "10000 succeeded" in written
+    assert "How they ended (the first 2; 9998 after them are left out)" in written
+
+
+@for_people
+@pytest.mark.parametrize(("how", "is_elsewhere"), [("succeeded", False), ("moved", True), ("rejected", True)])
+def test_a_closing_says_where_commands_went_on(write, a_closing_file, how, is_elsewhere):
+    """Some may wait for a person all the same, and that is no secret; where none does, the sentence would puzzle."""
+    written = write(a_closing_file(counts={how: 2}))
+
+    assert is_elsewhere is ("has a ticket of its own" in written)
+
+
+def test_a_closing_is_told_to_machines(a_closing_file):
+    """A ticket system closes its own ticket by it, and may show the same."""
+    content = as_json(a_closing_file())
+
+    expected = {
+        "closed_at": "2026-11-22T19:00:00.000Z",
+        "closed_by": "itself",
+        "counts": {"succeeded": 1, "cancelled": 1},
+        "decided_by_operator": 1,
+        "first": [
+            {
+                "command_id": "00000000-0000-0000-0000-000000000001",
+                "kind": "capture",
+                "order_id": "order-1",
+                "reference": "shipment-1",
+                "amount": 12_345,
+                "ended": "succeeded",
+                "by": "itself",
+            },
+            {
+                "command_id": "00000000-0000-0000-0000-000000000002",
+                "kind": "capture",
+                "order_id": "order-2",
+                "reference": "shipment-1",
+                "amount": 12_345,
+                "ended": "cancelled",
+                "by": "operator",
+            },
+        ],
+    }
+    assert (expected, [], 2) == (content["closing"], content["cases"], content["total"])
+    assert content == json.loads(json.dumps(content))
+
+
 def test_the_announcement_does_not_depend_on_the_order_of_commands(a_case, a_case_file):
     """A database may return the same commands in another order the second time."""
     one, other = a_case(1), a_case(2)
@@ -353,3 +427,8 @@ def test_the_announcement_fits_into_a_header(a_case_file):
     assert name.isascii()
     assert name.replace("-", "").isalnum()
     assert name.startswith("019ab3c4-0000-7000-8000-00000000000f-")
+
+
+def test_the_announcement_of_a_closing_does_not_depend_on_what_it_says(a_closing_file):
+    """A ticket closes once; whatever a repeat may say of it, it is no news."""
+    assert "019ab3c4-0000-7000-8000-00000000000f-closed" == announcement(a_closing_file(counts={"succeeded": 7}))

@@ -1,4 +1,5 @@
 import traceback
+from dataclasses import replace
 
 import pytest
 
@@ -100,13 +101,48 @@ def test_what_is_added_names_its_ticket(place, a_case, a_case_file):
 
 
 @at_every_desk
-def test_the_reference_of_another_desk_does_no_harm(place, a_case_file):
-    """Settings may change from one desk to another while a ticket is open."""
-    place.desk.append("another desk's\r\nForged: yes", a_case_file())
+def test_a_repeated_closing_is_recognisable_and_news(place, a_case_file, a_closing_file):
+    """It must not be dropped for a repeat of what came before, and may come twice."""
+    external_ref = place.desk.open(a_case_file())
+    place.desk.append(external_ref, a_case_file())
+    place.desk.close(external_ref, a_closing_file())
+    place.desk.close(external_ref, a_closing_file())
+
+    opened, added, closed, again = place.told
+
+    assert closed.announcement == again.announcement
+    assert closed.announcement not in {opened.announcement, added.announcement}
+
+
+@at_every_desk
+def test_a_closing_says_what_became_of_the_commands(place, a_closing_file):
+    """Whoever kept the ticket in mind can let go of it, and knows why."""
+    place.desk.close("ref", a_closing_file())
 
     (told,) = place.told
 
-    assert not [name for name in told.headers if "Forged" in name]
+    expected = [
+        "019ab3c4-0000-7000-8000-00000000000f",
+        "The third retry failed",
+        "Nothing: no command of this ticket waits for a decision any more.",
+        "capture",
+        "order-1",
+        "succeeded",
+        "order-2",
+        "cancelled",
+        "itself",
+        "operator",
+    ]
+    assert [] == [fact for fact in expected if fact not in told.content]
+
+
+@at_every_desk
+def test_the_reference_of_another_desk_does_no_harm(place, a_case_file, a_closing_file):
+    """Settings may change from one desk to another while a ticket is open."""
+    place.desk.append("another desk's\r\nForged: yes", a_case_file())
+    place.desk.close("another desk's\r\nForged: yes", a_closing_file())
+
+    assert [2, 0] == [len(place.told), sum("Forged" in name for told in place.told for name in told.headers)]
 
 
 @at_every_desk
@@ -137,7 +173,7 @@ def test_the_facts_reach_the_person(place, a_case_file):
 
 
 @at_every_desk
-def test_line_breaks_and_markup_in_what_others_wrote_are_harmless(place, a_case, a_case_file):
+def test_line_breaks_and_markup_in_what_others_wrote_are_harmless(place, a_case, a_case_file, a_closing_file):
     """Order ids come from the shop and messages from the provider: neither may write lines or headers of ours."""
     case = a_case(
         account=HOSTILE,
@@ -147,9 +183,14 @@ def test_line_breaks_and_markup_in_what_others_wrote_are_harmless(place, a_case,
     )
     hostile = a_case_file(case, account=HOSTILE)
 
-    place.desk.append(place.desk.open(hostile), hostile)
+    (ended, *_) = a_closing_file().closing.first
+    over = a_closing_file(replace(ended, order_id=HOSTILE, reference=HOSTILE))
 
-    assert 2 == len(place.told)
+    external_ref = place.desk.open(hostile)
+    place.desk.append(external_ref, hostile)
+    place.desk.close(external_ref, over)
+
+    assert 3 == len(place.told)
     for told in place.told:
         assert not [name for name in told.headers if "Forged" in name]
         assert not [line for line in told.content.splitlines() if line.startswith("Forged")]
@@ -168,6 +209,13 @@ def test_an_absent_desk_takes_no_further_commands(place, a_case_file):
     """Were this silent, the commands would count as announced."""
     with pytest.raises(DeskUnavailable):
         place.away.append("ref", a_case_file())
+
+
+@at_desks_that_can_be_away
+def test_an_absent_desk_takes_no_closing(place, a_closing_file):
+    """Were this silent, a person would look at a ticket that is over."""
+    with pytest.raises(DeskUnavailable):
+        place.away.close("ref", a_closing_file())
 
 
 @at_every_desk

@@ -3,7 +3,9 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -27,7 +29,7 @@ def documented_receiver(monkeypatch):
     module = {"__name__": "receiver"}
     exec(compile(program, "receiver.py", "exec"), module)  # noqa: S102  # the page is ours, and this is its test
     with http.server.HTTPServer(("127.0.0.1", 0), module["Receiver"]) as server:
-        server.tickets = module["TICKETS"]
+        server.tickets, server.closed = module["TICKETS"], module["CLOSED"]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
@@ -50,6 +52,18 @@ def test_the_documented_receiver_takes_tickets(documented_receiver, a_case, a_ca
     (cases,) = documented_receiver.tickets.values()
     assert ("DESK-1", "DESK-1") == (external_ref, again)
     assert ["order-1", "order-2", "order-3"] == [case["order_id"] for case in cases.values()]
+
+
+def test_the_documented_receiver_closes_tickets(documented_receiver, a_case_file, a_closing_file):
+    """Also one that it has never heard of: refused, it would be posted for ever."""
+    desk = desk_for(documented_receiver, secret="example-secret")
+    unknown = replace(a_closing_file(), ticket_id=UUID(int=7))
+    external_ref = desk.open(a_case_file())
+
+    for closing in (a_closing_file(), a_closing_file(), unknown):
+        desk.close(external_ref, closing)
+
+    assert {str(a_case_file().ticket_id), str(unknown.ticket_id)} == documented_receiver.closed
 
 
 def test_the_documented_receiver_refuses_a_forged_ticket(documented_receiver, a_case_file):
@@ -75,13 +89,22 @@ def test_the_documented_signature_is_right():
 
 def test_the_documented_body_has_the_fields_of_a_real_one(a_case_file):
     """A receiver is written from the page long before the first ticket arrives."""
-    (body,) = blocks("json")
+    body, _ = blocks("json")
     documented, real = json.loads(body), {"event": "ticket.opened", **as_json(a_case_file())}
 
     assert list(real) == list(documented)
     assert list(real["cases"][0]) == list(documented["cases"][0])
     assert list(real["cases"][0]["problem"]) == list(documented["cases"][0]["problem"])
     assert list(real["cases"][0]["attempts"][0]) == list(documented["cases"][0]["attempts"][0])
+
+
+def test_the_documented_closing_has_the_fields_of_a_real_one(a_closing_file):
+    """Receivers close their own tickets by it, and none has arrived when they are written."""
+    _, body = blocks("json")
+    documented, real = json.loads(body)["closing"], as_json(a_closing_file())["closing"]
+
+    assert list(real) == list(documented)
+    assert list(real["first"][0]) == list(documented["first"][0])
 
 
 def test_every_reason_is_documented_as_it_is():

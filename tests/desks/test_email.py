@@ -85,6 +85,26 @@ def test_further_mails_are_replies_to_the_first(domain, a_mail_server, an_email_
     assert external_ref != reply.message["Message-ID"]
 
 
+def test_a_closing_is_a_reply_that_says_so_in_its_subject(a_mail_server, an_email_desk, a_case_file, a_closing_file):
+    """It stands in the thread of the ticket, and whoever reads subjects alone knows that it is over."""
+    server = a_mail_server()
+    desk = an_email_desk(server.port)
+
+    external_ref = desk.open(a_case_file())
+    desk.close(external_ref, a_closing_file())
+
+    _, reply = server.mails
+    subject = "[post-purchase] klarna-eu: closed: The third retry failed (capture of order order-1 and 1 more)"
+    assert (external_ref, external_ref) == (reply.message["In-Reply-To"], reply.message["References"])
+    assert subject == reply.message["Subject"]
+    assert "<post-purchase-019ab3c4-0000-7000-8000-00000000000f-closed@shop.example>" == reply.message["Message-ID"]
+    assert str(a_case_file().ticket_id) == reply.message["X-Post-Purchase-Ticket"]
+    assert (as_text(a_closing_file()), as_html(a_closing_file())) == (
+        reply.part("plain").replace("\r\n", "\n"),
+        reply.part("html").replace("\r\n", "\n"),
+    )
+
+
 def test_the_longest_reference_fits_its_column(a_mail_server, an_email_desk, a_case_file):
     """A ticket whose reference cannot be stored would be opened again and again."""
     server = a_mail_server()

@@ -37,6 +37,20 @@ def test_appending_is_one_warning_under_the_reference(a_case, a_case_file):
     assert [expected] == events
 
 
+def test_closing_is_one_warning_under_the_reference(a_closing_file):
+    """Who watches for warnings would otherwise see a ticket begin and never end."""
+    with capture_logs() as events:
+        LogDesk().close("log:019ab3c4-0000-7000-8000-00000000000f", a_closing_file())
+
+    expected = {
+        "event": "ticket.closed",
+        "log_level": "warning",
+        "external_ref": "log:019ab3c4-0000-7000-8000-00000000000f",
+        **as_json(a_closing_file()),
+    }
+    assert [expected] == events
+
+
 def test_the_reference_names_the_ticket(a_case_file):
     """There is nothing else to look a log line up by."""
     external_ref = LogDesk().open(a_case_file())

@@ -39,6 +39,17 @@ def test_appending_posts_the_further_commands_under_the_reference(a_receiver, a_
     assert {"event": "ticket.appended", "external_ref": "DESK-7", **as_json(further)} == post.content
 
 
+def test_closing_posts_how_the_commands_ended_under_the_reference(a_receiver, a_webhook_desk, a_closing_file):
+    """The receiver can close its own ticket by it, without a question."""
+    receiver = a_receiver()
+
+    a_webhook_desk(receiver.port).close("DESK-7", a_closing_file())
+
+    (post,) = receiver.posts
+    assert {"event": "ticket.closed", "external_ref": "DESK-7", **as_json(a_closing_file())} == post.content
+    assert "019ab3c4-0000-7000-8000-00000000000f-closed" == post.headers["Idempotency-Key"]
+
+
 def test_the_body_is_compact_ascii(a_receiver, a_webhook_desk, a_case, a_case_file):
     """The signature is over bytes, and the fewer ways there are to write them, the better."""
     receiver = a_receiver()

@@ -10,6 +10,7 @@ from tests.service.stage import ACCOUNT, NOON, Died, FailingStore, Interrupted, 
 from worker.domain.klarna_commands import UpdateCustomerDetails
 from worker.domain.ticket import Reason
 from worker.ports import StoreUnavailable
+from worker.testing import RecordingDesk
 
 
 @pytest.fixture
@@ -254,6 +255,7 @@ def test_one_outage_makes_one_ticket_that_grows_and_closes_by_itself(each_stage)
     each_stage.work(timedelta(hours=7), tick=timedelta(minutes=2))
     during = each_stage.tickets()
     told = [(each.verb, {case.command_id for case in each.case_file.cases}) for each in each_stage.desk.told]
+    opened = each_stage.desk.told[0]
 
     each_stage.world.clear_faults()
     for each in first:
@@ -269,6 +271,9 @@ def test_one_outage_makes_one_ticket_that_grows_and_closes_by_itself(each_stage)
     assert ["succeeded"] * 5 == each_stage.states()
     assert [("ladder_exhausted", "closed")] == each_stage.tickets()
     assert 5 == len(each_stage.effects())
+    (*_, last) = each_stage.desk.told
+    assert (3, "close", opened.external_ref) == (len(each_stage.desk.told), last.verb, last.external_ref)
+    assert ({"succeeded": 5}, False) == (last.case_file.closing.counts, last.case_file.closing.by_operator)
 
 
 def test_additions_keep_their_distance(stage):
@@ -369,6 +374,201 @@ def test_a_ticket_that_closed_before_it_was_told_is_told_to_nobody(stage, refuse
 
     assert "nothing" == stage.escalator().escalate(ticket_id).verb
     assert [] == stage.desk.told
+
+
+# --- closings ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def overcome(exhausted):
+    """A command that exhausted its ladder and was retried well after its desk was told; its closing is due."""
+
+    def build(stage):
+        command_id = exhausted(stage)
+        stage.deliver()
+        stage.world.clear_faults()
+        stage.operator().retry(command_id)
+        stage.execute(command_id)
+
+        return command_id, ticket_id_of(stage, command_id)
+
+    return build
+
+
+def verbs(stage):
+    return [each.verb for each in stage.desk.told]
+
+
+def test_a_ticket_that_closed_by_itself_is_told_once(each_stage, overcome):
+    """Nobody need look at it any more, and nobody else says so."""
+    command_id, ticket_id = overcome(each_stage)
+
+    each_stage.work(timedelta(hours=2))
+
+    opened, closed = each_stage.desk.told
+    assert ("open", "close", opened.external_ref) == (opened.verb, closed.verb, closed.external_ref)
+    case_file = closed.case_file
+    assert (ticket_id, (), 1) == (case_file.ticket_id, case_file.cases, case_file.total)
+    assert (each_stage.command(command_id).finalized_at, False, {"succeeded": 1}, 0) == (
+        case_file.closing.closed_at,
+        case_file.closing.by_operator,
+        case_file.closing.counts,
+        case_file.closing.decided_by_operator,
+    )
+    assert [(command_id, "succeeded")] == [(each.command_id, each.how) for each in case_file.closing.first]
+
+
+@pytest.mark.parametrize("verb", ["resolve", "cancel"])
+def test_a_ticket_that_an_operator_closed_is_told_as_such(stage, exhausted, verb):
+    """One decided it, but others look at the same ticket."""
+    command_id = exhausted(stage)
+    stage.deliver()
+
+    getattr(stage.operator(), verb)(command_id)
+    stage.work(timedelta(minutes=5))
+
+    closing = stage.desk.told[-1].case_file.closing
+    assert ["open", "close"] == verbs(stage)
+    assert (True, 1) == (closing.by_operator, closing.decided_by_operator)
+
+
+def test_a_desk_that_is_away_is_told_of_a_closing_when_it_is_back(each_stage, overcome):
+    """Desk and provider often go away together, and come back one after the other."""
+    command_id, ticket_id = overcome(each_stage)
+    each_stage.desk.is_unavailable = True
+
+    said = [each_stage.escalator().escalate(ticket_id).verb for _ in range(2)]
+    why = _problem_of(each_stage, command_id)
+    each_stage.work(timedelta(hours=1))
+    before = verbs(each_stage)
+    each_stage.desk.is_unavailable = False
+    each_stage.work(timedelta(hours=1))
+
+    assert ["postponed", "nothing"] == said
+    assert "told to be unavailable" in why
+    assert ["open"] == before
+    assert ["open", "close"] == verbs(each_stage)
+    assert _problem_of(each_stage, command_id) is None
+
+
+def test_a_ticket_that_closes_before_a_desk_took_it_is_told_to_nobody(stage, exhausted):
+    """The outage is over before anybody was told; a mail that it has ended would only puzzle."""
+    command_id = exhausted(stage)
+    stage.desk.is_unavailable = True
+    stage.deliver()
+    stage.operator().resolve(command_id)
+    stage.desk.is_unavailable = False
+
+    stage.work(timedelta(hours=1))
+
+    assert [("ladder_exhausted", "closed")] == stage.tickets()
+    assert [] == stage.desk.told
+
+
+def test_a_ticket_that_closes_with_an_addition_due_is_told_of_the_closing_alone(stage):
+    """What was to be added is over as well."""
+    stage.world.fault("status", status=401, times=None)
+    first = stage.capture()
+    stage.execute(first)
+    stage.deliver()
+    further = stage.capture()
+    stage.execute(further)
+    for each in (first, further):
+        stage.operator().cancel(each)
+
+    stage.work(timedelta(minutes=10))
+
+    assert ["open", "close"] == verbs(stage)
+    assert {"cancelled": 2} == stage.desk.told[-1].case_file.closing.counts
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_ticket_that_closes_while_it_is_opened_is_told_of_its_closing(each_stage, refused, when):
+    """The desk was told of what was over, and would show it for ever."""
+    command_id, ticket_id = refused(each_stage)
+    desk = Interrupted(each_stage.desk, **{when: "open"}, then=lambda: each_stage.operator().resolve(command_id))
+
+    replace(each_stage.escalator(), desk=desk).escalate(ticket_id)
+    each_stage.work(timedelta(minutes=5))
+
+    assert [("refused", "closed")] == each_stage.tickets(command_id)
+    assert ["open", "close"] == verbs(each_stage)
+    assert 1 == len({each.external_ref for each in each_stage.desk.told})
+
+
+@pytest.mark.parametrize(("moment", "times"), [("before", 1), ("after", 2)])
+def test_a_worker_that_died_while_telling_a_closing_is_replaced(stage, overcome, moment, times):
+    """Told and not noted is told again; the desk recognises the repeat by its ticket."""
+    _, ticket_id = overcome(stage)
+    desk = Interrupted(stage.desk, **{moment: "close"}, then=die)
+    with pytest.raises(Died):
+        replace(stage.escalator(), desk=desk).escalate(ticket_id)
+    within = stage.escalator().escalate(ticket_id).verb
+
+    stage.work(timedelta(minutes=5))
+
+    _, *closings = stage.desk.told
+    assert "nothing" == within
+    assert times == len(closings)
+    assert all(each == closings[0] for each in closings)
+
+
+def test_a_worker_that_died_while_opening_leaves_a_closing_to_tell(stage, refused):
+    """The desk may have heard of the ticket before, and every desk knows it by its id."""
+    command_id, ticket_id = refused(stage)
+    desk = Interrupted(stage.desk, after="open", then=die)
+    with pytest.raises(Died):
+        replace(stage.escalator(), desk=desk).escalate(ticket_id)
+    stage.operator().resolve(command_id)
+
+    stage.work(timedelta(minutes=5))
+
+    opened, closed = stage.desk.told
+    assert ("close", opened.external_ref) == (closed.verb, closed.external_ref)
+    assert {"rejected": 1} == closed.case_file.closing.counts
+
+
+@pytest.mark.parametrize(("failing", "told"), [({"begins": [1]}, 0), ({"begins": [2]}, 1), ({"commits": [2]}, 1)])
+def test_a_database_that_is_away_loses_no_closing(stage, overcome, failing, told):
+    """A ticket whose closing was lost would be looked at for ever."""
+    _, ticket_id = overcome(stage)
+
+    with pytest.raises(StoreUnavailable):
+        stage.escalator(store=FailingStore(stage.store, **failing)).escalate(ticket_id)
+    before = verbs(stage).count("close")
+    stage.work(timedelta(minutes=5))
+
+    assert told == before
+    assert {"open", "close"} == set(verbs(stage))
+    assert 1 == len({each.external_ref for each in stage.desk.told})
+
+
+def test_a_closing_reaches_the_desk_of_today(stage, overcome):
+    """The settings changed while the ticket was open; whoever reads there may know the old reference."""
+    _, ticket_id = overcome(stage)
+    today = RecordingDesk(name="another")
+
+    replace(stage.escalator(), desk=today).escalate(ticket_id)
+
+    (told,) = today.told
+    assert ("close", f"recording:{ticket_id}") == (told.verb, told.external_ref)
+
+
+def test_a_command_that_changed_its_ticket_is_no_more_than_moved(stage, exhausted):
+    """Its old ticket must not say that it ended well, nor that it did not."""
+    command_id = exhausted(stage)
+    stage.deliver()
+    stage.world.clear_faults()
+    stage.world.fault("status", status=401)
+    stage.operator().retry(command_id)
+
+    stage.work(timedelta(minutes=1))
+
+    (closed,) = [each for each in stage.desk.told if each.verb == "close"]
+    assert (Reason.LADDER_EXHAUSTED, {"moved": 1}) == (closed.case_file.reason, closed.case_file.closing.counts)
+
+
+# --- what else may be missing ------------------------------------------------------------------------------
 
 
 def test_without_its_account_a_command_is_told_all_the_same(stage, exhausted):

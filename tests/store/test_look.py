@@ -149,11 +149,31 @@ def test_what_was_handed_out_and_lost_is_due_again_at_a_moment(look, store, give
     assert clock.now + timedelta(seconds=10) == look("next_moment")
 
 
+def test_a_closing_has_a_moment_until_it_is_told(look, store, given, clock):
+    """Who waits until nothing more will happen must wait for it too."""
+    command_id = given.now(State.ESCALATED)
+    ticket_id = given.linked(command_id, Reason.REFUSED)
+    with store.begin() as transaction:
+        work = transaction.claim_ticket(ticket_id, lease=timedelta(seconds=60), cases=10)
+        transaction.land_ticket(work, desk="log", external_ref="1", next_in=timedelta(seconds=60))
+        transaction.close_links([command_id])
+        work = transaction.claim_ticket(ticket_id, lease=timedelta(seconds=60), cases=10)
+        transaction.postpone_ticket(work, retry_in=timedelta(seconds=5), problem="away")
+    untold = look("next_moment")
+    clock.advance(timedelta(seconds=5))
+    with store.begin() as transaction:
+        work = transaction.claim_ticket(ticket_id, lease=timedelta(seconds=60), cases=10)
+        transaction.land_ticket(work, desk="log", external_ref="1", next_in=timedelta(seconds=60))
+
+    assert (clock.now, None) == (untold, look("next_moment"))
+
+
 def test_a_ticket_has_a_moment_only_while_there_is_something_to_tell(look, store, given, clock):
     """A desk that knows everything is asked once more a minute later, and nobody need wait for that."""
     ticket_id = given.linked(given.now(State.ESCALATED), Reason.REFUSED)
     with store.begin() as transaction:
-        transaction.postpone_ticket(ticket_id, retry_in=timedelta(seconds=5), problem="away")
+        work = transaction.claim_ticket(ticket_id, lease=timedelta(seconds=60), cases=10)
+        transaction.postpone_ticket(work, retry_in=timedelta(seconds=5), problem="away")
     untold = look("next_moment")
     clock.advance(timedelta(seconds=5))
     with store.begin() as transaction:

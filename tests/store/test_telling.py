@@ -10,6 +10,7 @@ from worker.domain import state
 from worker.domain.outcome import InDoubt, Problem
 from worker.domain.state import State
 from worker.domain.ticket import Reason, TicketState
+from worker.ports import Move
 from worker.store.schema import ticket
 
 LEASE = timedelta(seconds=60)
@@ -38,6 +39,32 @@ def claim(store, ticket_id, cases=50):
 def land(store, work, external_ref="T-1"):
     with store.begin() as transaction:
         transaction.land_ticket(work, desk="email", external_ref=external_ref, next_in=NEXT_IN)
+
+
+def postpone(store, work):
+    with store.begin() as transaction:
+        transaction.postpone_ticket(work, retry_in=NEXT_IN, problem="desk away")
+
+
+def close(store, commands):
+    with store.begin() as transaction:
+        transaction.close_links(commands)
+
+
+def decided(store, given, command_id, transition, *, verb):
+    """Decide by hand, as the operator's verbs do: state, action and ticket in one transaction."""
+    with store.begin() as transaction:
+        stored = transaction.lock_command(command_id)
+        assert transaction.operate(stored, transition, given.action(stored, verb=verb))
+        transaction.close_links([command_id])
+
+
+def carried_out(store, given, command_id):
+    """Carry a pending command out, as a worker does."""
+    held = given.claim(command_id)
+    with store.begin() as transaction:
+        transaction.apply([Move(held=held, transition=state.succeed(failures=0, result={}))])
+        transaction.close_links([command_id])
 
 
 def line(store, ticket_id):
@@ -212,11 +239,11 @@ def test_commands_that_were_decided_meanwhile_are_not_told(store, incident):
 def test_a_desk_that_did_not_take_it_is_asked_again_later(store, incident, clock):
     """A ticket that could not be opened is itself durable work."""
     ticket_id, commands = incident
-    claim(store, ticket_id)
+    work = claim(store, ticket_id)
 
     for tries in (1, 2):
         with store.begin() as transaction:
-            transaction.postpone_ticket(ticket_id, retry_in=NEXT_IN, problem="desk away " + "…" * 5_000)
+            transaction.postpone_ticket(work, retry_in=NEXT_IN, problem="desk away " + "…" * 5_000)
         assert line(store, ticket_id).problem.startswith("desk away")
         assert claim(store, ticket_id) is None
         clock.advance(NEXT_IN)
@@ -228,17 +255,188 @@ def test_a_desk_that_did_not_take_it_is_asked_again_later(store, incident, clock
     assert (TicketState.OPEN, None) == (line(store, ticket_id).state, line(store, ticket_id).problem)
 
 
-def test_telling_a_ticket_that_was_closed_meanwhile_does_not_open_it(store, incident, clock):
-    """Everything in it was decided while the desk was being told; nobody would close it again."""
+# --- closings ----------------------------------------------------------------------------------------------
+
+
+def test_a_ticket_that_was_told_is_due_as_soon_as_it_closes(store, incident):
+    """A person looks at it, and nothing else will ever tell them that it is over."""
+    ticket_id, commands = incident
+    land(store, claim(store, ticket_id))
+
+    close(store, commands)
+
+    assert [ticket_id] == due(store)
+    work = claim(store, ticket_id)
+    assert ((), "T-1", 3, False) == (work.commands, work.external_ref, work.total, work.more)
+    assert work.closing is not None
+
+
+def test_a_ticket_that_nobody_heard_of_closes_in_silence(store, incident, clock):
+    """An outage that ended before anybody was told needs no mail to say so."""
+    ticket_id, commands = incident
+    postpone(store, claim(store, ticket_id))
+
+    close(store, commands)
+
+    clock.advance(timedelta(days=1))
+    assert ([], None) == (due(store), claim(store, ticket_id))
+
+
+def test_with_its_closing_a_ticket_is_done_with(database, store, incident, clock):
+    """It must not be looked at for ever, nor told twice."""
+    ticket_id, commands = incident
+    land(store, claim(store, ticket_id))
+    close(store, commands)
+
+    land(store, claim(store, ticket_id))
+
+    assert TicketState.CLOSED is line(store, ticket_id).state
+    clock.advance(timedelta(days=1))
+    assert ([], None) == (due(store), claim(store, ticket_id))
+    with database.begin() as connection:
+        assert (None, None) == connection.execute(select(ticket.c.due_at, ticket.c.lease_until)).one()
+
+
+def test_a_closing_that_its_desk_did_not_take_is_told_again_later(store, incident, clock):
+    """The desk may be away just when all is well again."""
+    ticket_id, commands = incident
+    land(store, claim(store, ticket_id))
+    close(store, commands)
+
+    postpone(store, claim(store, ticket_id))
+
+    assert "desk away" == line(store, ticket_id).problem
+    assert claim(store, ticket_id) is None
+    clock.advance(NEXT_IN)
+    work = claim(store, ticket_id)
+    assert (1, True) == (work.tries, work.closing is not None)
+    land(store, work)
+    assert (TicketState.CLOSED, None) == (line(store, ticket_id).state, line(store, ticket_id).problem)
+
+
+def test_a_closing_is_told_by_one_process_at_a_time(store, incident, clock):
+    """Its message may arrive twice as any other."""
+    ticket_id, commands = incident
+    land(store, claim(store, ticket_id))
+    close(store, commands)
+
+    assert claim(store, ticket_id) is not None
+    assert claim(store, ticket_id) is None
+    clock.advance(LEASE)
+    assert claim(store, ticket_id) is not None
+
+
+def test_a_ticket_that_closed_while_it_was_opened_is_due_under_its_reference(store, incident, clock):
+    """The desk has just been told of what was still open, and would show it for ever."""
     ticket_id, commands = incident
     work = claim(store, ticket_id)
-    with store.begin() as transaction:
-        transaction.close_links(commands)
+    close(store, commands)
+    meanwhile = claim(store, ticket_id)
 
     land(store, work)
-    with store.begin() as transaction:
-        transaction.postpone_ticket(ticket_id, retry_in=timedelta(0), problem="desk away")
+
+    found = line(store, ticket_id)
+    assert meanwhile is None
+    assert (TicketState.CLOSED, "email", "T-1") == (found.state, found.desk, found.external_ref)
+    assert [ticket_id] == due(store)
+    assert claim(store, ticket_id).closing is not None
+
+
+def test_a_ticket_that_closed_while_its_desk_did_not_take_it_is_told_to_nobody(store, incident, clock):
+    """It was never opened, and is over."""
+    ticket_id, commands = incident
+    work = claim(store, ticket_id)
+    close(store, commands)
+
+    postpone(store, work)
 
     assert TicketState.CLOSED is line(store, ticket_id).state
     clock.advance(timedelta(days=1))
     assert [] == due(store)
+
+
+def test_a_ticket_whose_teller_died_and_that_closed_is_due_after_the_lease(store, incident, clock):
+    """The desk may have heard of it before the worker died; nobody knows under which reference."""
+    ticket_id, commands = incident
+    claim(store, ticket_id)
+    close(store, commands)
+    within = due(store)
+
+    clock.advance(LEASE)
+
+    assert ([], [ticket_id]) == (within, due(store))
+    work = claim(store, ticket_id)
+    assert (None, True) == (work.external_ref, work.closing is not None)
+    postpone(store, work)
+    clock.advance(NEXT_IN)
+    assert [ticket_id] == due(store)
+
+
+def test_an_addition_that_was_not_taken_gives_way_to_the_closing(store, given, incident, clock):
+    """There is nothing to add to a ticket that is over."""
+    ticket_id, commands = incident
+    land(store, claim(store, ticket_id))
+    further = given.now(State.ESCALATED)
+    given.linked(further, Reason.LADDER_EXHAUSTED)
+    clock.advance(NEXT_IN)
+    work = claim(store, ticket_id)
+    close(store, [*commands, further])
+
+    postpone(store, work)
+
+    clock.advance(NEXT_IN)
+    closing = claim(store, ticket_id)
+    assert ((), 4) == (closing.commands, closing.total)
+    assert closing.closing is not None
+
+
+def test_a_closing_says_how_each_command_ended(store, given, clock):
+    """A person sees at once whether all went well, or what was given up, and by whom."""
+    done, given_up, moved, resolved = (given.now(State.ESCALATED, order_id=f"order-{each}") for each in range(4))
+    for each in (done, given_up, moved, resolved):
+        ticket_id = given.linked(each, Reason.LADDER_EXHAUSTED)
+    land(store, claim(store, ticket_id))
+    clock.advance(timedelta(minutes=1))
+    given.linked(moved, Reason.KEY_WINDOW_CLOSED)
+    clock.advance(timedelta(minutes=1))
+    decided(store, given, given_up, state.cancel(failures=4, problem=None), verb="cancel")
+    decided(store, given, resolved, state.resolve(failures=4, result={}, problem=None), verb="resolve")
+    clock.advance(timedelta(minutes=1))
+    given.operated(done, state.start_over(clock.now, in_doubt=True, problem=None), verb="retry")
+    clock.advance(timedelta(minutes=1))
+    carried_out(store, given, done)
+
+    closing = claim(store, ticket_id).closing
+
+    assert (clock.now, False, 2) == (closing.closed_at, closing.by_operator, closing.decided_by_operator)
+    assert {"succeeded": 2, "cancelled": 1, "moved": 1} == closing.counts
+    assert [
+        (done, "order-0", "succeeded", False),
+        (given_up, "order-1", "cancelled", True),
+        (moved, "order-2", "moved", False),
+        (resolved, "order-3", "succeeded", True),
+    ] == [(each.command_id, each.order_id, each.how, each.by_operator) for each in closing.first]
+
+
+def test_a_closing_by_an_operator_says_so(store, given, incident):
+    """Whoever asks why it closed must not look for a reply of the provider."""
+    ticket_id, commands = incident
+    land(store, claim(store, ticket_id))
+
+    for each in commands:
+        decided(store, given, each, state.cancel(failures=4, problem=None), verb="cancel")
+
+    closing = claim(store, ticket_id).closing
+    assert (True, {"cancelled": 3}, 3) == (closing.by_operator, closing.counts, closing.decided_by_operator)
+
+
+def test_a_large_closing_names_the_first_and_counts_all(store, given, incident):
+    """An outage of ten thousand commands must not end in a mail that no server takes."""
+    ticket_id, commands = incident
+    land(store, claim(store, ticket_id))
+    for each in commands:
+        decided(store, given, each, state.cancel(failures=4, problem=None), verb="cancel")
+
+    work = claim(store, ticket_id, cases=2)
+
+    assert (3, commands[:2]) == (work.total, [each.command_id for each in work.closing.first])

@@ -23,9 +23,10 @@ from ..domain.errors import PostPurchaseError
 
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 
-#: The two things a desk is told. The strings are logged and posted and never change.
+#: The three things a desk is told. The strings are logged and posted and never change.
 TICKET_OPENED = "ticket.opened"
 TICKET_APPENDED = "ticket.appended"
+TICKET_CLOSED = "ticket.closed"
 
 #: What a failed connection means and what to look at, the first that fits. OSError ends it, being the class of most.
 _FAILURES: tuple[tuple[type[Exception], str], ...] = (

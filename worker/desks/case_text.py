@@ -16,14 +16,16 @@ from html import escape
 from typing import Any
 
 from ..domain.outcome import Problem
-from ..domain.ticket import HEADLINE, AttemptLine, Case, CaseFile, ReadingLine
+from ..domain.ticket import HEADLINE, AttemptLine, Case, CaseFile, Closing, Ended, ReadingLine
 
 #: Stands where there is nothing to show.
 NOTHING = "-"
 
+CLOSED_TITLE = "What is left to do"
 NEXT_STEPS_TITLE = "What you can safely do now, in this order (ID is the command's id)"
 
 ATTEMPT_COLUMNS = ("no", "started (UTC)", "finished (UTC)", "outcome", "status", "code", "correlation id")
+ENDING_COLUMNS = ("command id", "kind", "order", "reference", "minor units", "ended", "by")
 READING_COLUMNS = ("read (UTC)", "for", "found", "evidence")
 
 #: What is only pending is read every hour for two weeks; a person needs how it ended.
@@ -38,8 +40,10 @@ def announcement(case_file: CaseFile) -> str:
     """Name what is being told: the same for every repeat, another as soon as there is something new to tell.
 
     Besides the commands' ids it takes in the number of their last attempt and of their readings, so that a command that
-    comes back to its ticket after an operator's retry or recheck is news.
+    comes back to its ticket after an operator's retry or recheck is news. A ticket closes once.
     """
+    if case_file.closing is not None:
+        return f"{case_file.ticket_id}-closed"
     told = sorted(
         f"{case.command_id}:{max((line.number for line in case.attempts), default=0)}:{len(case.readings)}"
         for case in case_file.cases
@@ -57,13 +61,17 @@ def one_line(text: str) -> str:
 def as_text(case_file: CaseFile) -> str:
     """Write the case file as plain text."""
     title = f"post-purchase ticket {case_file.ticket_id}"
-    lines = [title, "=" * len(title), "", *_aligned(_ticket_facts(case_file)), "", f"{NEXT_STEPS_TITLE}:"]
+    lines = [title, "=" * len(title), "", *_aligned(_ticket_facts(case_file)), "", f"{_steps_title(case_file)}:"]
     lines += [f"  {number}. {step}" for number, step in enumerate(case_file.next_steps, start=1)]
     for number, case in enumerate(case_file.cases, start=1):
         heading = _case_heading(case, number=number, count=len(case_file.cases))
         lines += ["", heading, "-" * len(heading), *_aligned(_case_facts(case)), "Attempts"]
         lines += [f"  {row}" for row in _columns(ATTEMPT_COLUMNS, _attempt_rows(case))]
         lines += [_readings_title(case), *(f"  {row}" for row in _columns(READING_COLUMNS, _reading_rows(case)))]
+
+    if case_file.closing is not None:
+        lines += ["", _endings_title(case_file.closing)]
+        lines += [f"  {row}" for row in _columns(ENDING_COLUMNS, _ending_rows(case_file.closing))]
 
     return "\n".join(lines) + "\n"
 
@@ -79,12 +87,14 @@ def as_html(case_file: CaseFile) -> str:
         f"{_html_table(_readings_title(case), READING_COLUMNS, _reading_rows(case))}"
         for number, case in enumerate(case_file.cases, start=1)
     )
+    if case_file.closing is not None:
+        cases = _html_table(_endings_title(case_file.closing), ENDING_COLUMNS, _ending_rows(case_file.closing))
 
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>'
         '<body style="font-family:sans-serif;font-size:14px">'
         f'<h1 style="font-size:18px">{title}</h1>{_html_facts(_ticket_facts(case_file))}'
-        f"<p>{escape(NEXT_STEPS_TITLE)}:</p><ol>{steps}</ol>{cases}</body></html>\n"
+        f"<p>{escape(_steps_title(case_file))}:</p><ol>{steps}</ol>{cases}</body></html>\n"
     )
 
 
@@ -100,6 +110,7 @@ def as_json(case_file: CaseFile) -> dict[str, Any]:
         "total": case_file.total,
         "next_steps": list(case_file.next_steps),
         "cases": [_json_case(case) for case in case_file.cases],
+        **({} if case_file.closing is None else {"closing": _json_closing(case_file.closing)}),
     }
 
 
@@ -112,8 +123,53 @@ def _ticket_facts(case_file: CaseFile) -> tuple[tuple[str, str], ...]:
         ("Account", one_line(case_file.account)),
         ("Ticket", str(case_file.ticket_id)),
         ("Opened at", f"{_moment(case_file.opened_at)} UTC"),
-        ("Commands", f"{case_file.total} in this ticket, {len(case_file.cases)} of them in this message"),
+        *(_message_facts(case_file) if case_file.closing is None else _closing_facts(case_file.closing)),
     )
+
+
+def _message_facts(case_file: CaseFile) -> tuple[tuple[str, str], ...]:
+    return (("Commands", f"{case_file.total} in this ticket, {len(case_file.cases)} of them in this message"),)
+
+
+def _closing_facts(closing: Closing) -> tuple[tuple[str, str], ...]:
+    ended = ", ".join(f"{count} {one_line(how)}" for how, count in sorted(closing.counts.items())) or NOTHING
+
+    return (
+        ("Closed at", f"{_moment(closing.closed_at)} UTC"),
+        ("Closed", "by an operator" if closing.by_operator else "by itself"),
+        ("Commands", f"{ended}; {closing.decided_by_operator} of them decided by an operator"),
+    )
+
+
+def _steps_title(case_file: CaseFile) -> str:
+    return NEXT_STEPS_TITLE if case_file.closing is None else CLOSED_TITLE
+
+
+def _endings_title(closing: Closing) -> str:
+    left_out = sum(closing.counts.values()) - len(closing.first)
+    more = f" (the first {len(closing.first)}; {left_out} after them are left out)" if left_out else ""
+
+    return f"How they ended{more}"
+
+
+def _ending_rows(closing: Closing) -> tuple[tuple[str, ...], ...]:
+    return tuple(_ending_row(each) for each in closing.first)
+
+
+def _ending_row(ended: Ended) -> tuple[str, ...]:
+    return (
+        str(ended.command_id),
+        one_line(ended.kind),
+        one_line(ended.order_id),
+        _optional(ended.reference),
+        NOTHING if ended.amount is None else str(ended.amount),
+        one_line(ended.how),
+        _decider(ended),
+    )
+
+
+def _decider(ended: Ended) -> str:
+    return "operator" if ended.by_operator else "itself"
 
 
 def _case_heading(case: Case, *, number: int, count: int) -> str:
@@ -280,6 +336,28 @@ def _json_case(case: Case) -> dict[str, Any]:
         "attempts": [_json_attempt(line) for line in case.attempts],
         "readings": [_json_reading(line) for line in _last_readings(case)],
         "readings_total": len(case.readings),
+    }
+
+
+def _json_closing(closing: Closing) -> dict[str, Any]:
+    return {
+        "closed_at": _stamp(closing.closed_at),
+        "closed_by": "operator" if closing.by_operator else "itself",
+        "counts": dict(closing.counts),
+        "decided_by_operator": closing.decided_by_operator,
+        "first": [_json_ended(ended) for ended in closing.first],
+    }
+
+
+def _json_ended(ended: Ended) -> dict[str, Any]:
+    return {
+        "command_id": str(ended.command_id),
+        "kind": ended.kind,
+        "order_id": ended.order_id,
+        "reference": ended.reference,
+        "amount": ended.amount,
+        "ended": ended.how,
+        "by": _decider(ended),
     }
 
 

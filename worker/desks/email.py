@@ -76,7 +76,7 @@ _REFUSALS: tuple[tuple[type[smtplib.SMTPException], str], ...] = (
 
 
 class EmailDesk:
-    """Sends a ticket as a mail, and what is added to it as replies to that mail; its reference is the Message-ID.
+    """Sends a ticket as a mail, and what follows as replies to that mail; its reference is the Message-ID.
 
     Args:
         host: The mail server.
@@ -132,6 +132,13 @@ class EmailDesk:
 
     def append(self, external_ref: str, case_file: CaseFile) -> None:
         """Send the further commands as a reply to the mail that opened the ticket."""
+        self._reply(external_ref, case_file)
+
+    def close(self, external_ref: str, case_file: CaseFile) -> None:
+        """Send, as a reply to the mail that opened the ticket, that nothing is left to do."""
+        self._reply(external_ref, case_file)
+
+    def _reply(self, external_ref: str, case_file: CaseFile) -> None:
         mail = self._mail(case_file)
         # A ticket opened at another desk, before the settings changed, has a reference that no mailbox knows.
         if _MESSAGE_ID.fullmatch(external_ref):

@@ -1,6 +1,6 @@
 """The desk that is always there: the log.
 
-Decides the two events that stand for a ticket. Leaves to `logs` the form of a line, and to whoever watches the
+Decides the three events that stand for a ticket. Leaves to `logs` the form of a line, and to whoever watches the
 log that a person sees it.
 """
 
@@ -11,14 +11,17 @@ from typing import Any
 import structlog
 
 from ..domain.ticket import CaseFile
-from . import TICKET_APPENDED, TICKET_OPENED
+from . import TICKET_APPENDED, TICKET_CLOSED, TICKET_OPENED
 from .case_text import as_json, one_line
 
 _log = structlog.get_logger(__name__)
 
 
 class LogDesk:
-    """Writes each ticket as one warning; its reference is `log:` and the ticket's id."""
+    """Writes each telling as one warning; its reference is `log:` and the ticket's id.
+
+    A closing too: who watches for warnings must see that it is over.
+    """
 
     def __init__(self, name: str = "log") -> None:
         self.name = name
@@ -36,6 +39,10 @@ class LogDesk:
     def append(self, external_ref: str, case_file: CaseFile) -> None:
         """Write the further commands to the log."""
         _log.warning(TICKET_APPENDED, external_ref=one_line(external_ref), **_fields(case_file))
+
+    def close(self, external_ref: str, case_file: CaseFile) -> None:
+        """Write to the log that every command of the ticket has been decided."""
+        _log.warning(TICKET_CLOSED, external_ref=one_line(external_ref), **_fields(case_file))
 
 
 def _fields(case_file: CaseFile) -> dict[str, Any]:

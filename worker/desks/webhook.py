@@ -22,6 +22,7 @@ from ..domain.errors import DeskUnavailable
 from ..domain.ticket import CaseFile
 from . import (
     TICKET_APPENDED,
+    TICKET_CLOSED,
     TICKET_OPENED,
     DeskMisconfigured,
     explain_failure,
@@ -76,7 +77,7 @@ def verify_signature(
 
 
 class WebhookDesk:
-    """Posts a ticket, and what is added to it, as signed JSON.
+    """Posts a ticket, what is added to it, and that it has closed, as signed JSON.
 
     Its reference is the receiver's own, where a JSON answer names one, else `webhook:` and the ticket's id.
 
@@ -115,7 +116,14 @@ class WebhookDesk:
 
     def append(self, external_ref: str, case_file: CaseFile) -> None:
         """Post the further commands."""
-        body = {"event": TICKET_APPENDED, "external_ref": external_ref, **as_json(case_file)}
+        self._follow(TICKET_APPENDED, external_ref, case_file)
+
+    def close(self, external_ref: str, case_file: CaseFile) -> None:
+        """Post that every command of the ticket has been decided."""
+        self._follow(TICKET_CLOSED, external_ref, case_file)
+
+    def _follow(self, event: str, external_ref: str, case_file: CaseFile) -> None:
+        body = {"event": event, "external_ref": external_ref, **as_json(case_file)}
         self._post(body, idempotency_key=announcement(case_file))
 
     def _post(self, content: Mapping[str, Any], *, idempotency_key: str) -> bytes:

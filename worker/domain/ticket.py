@@ -116,6 +116,17 @@ NEXT_STEPS: Mapping[Reason, tuple[str, ...]] = {
 }
 
 
+#: What is left to do when a ticket has closed, and where some of its commands may be found now.
+_CLOSED = "Nothing: no command of this ticket waits for a decision any more. If it is still open here, close it."
+_ELSEWHERE = "What moved, or was rejected and not decided by an operator, has a ticket of its own."
+
+#: How a command left its ticket when it was not decided there: the reason changed, and the ticket with it.
+MOVED = "moved"
+
+#: Endings with which a command may stand in another ticket.
+_GOES_ON = frozenset({MOVED, "rejected"})
+
+
 class TicketState(StrEnum):
     """Where a ticket stands. The strings are stored and never change."""
 
@@ -175,8 +186,43 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A command as the closing of its ticket lists it. `how` is its final state, or `moved`."""
+
+    command_id: UUID
+    kind: str
+    order_id: str
+    reference: str | None
+    amount: int | None
+    how: str
+    by_operator: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """That every command of a ticket has been decided, and how.
+
+    Attributes:
+        closed_at: When the last one was.
+        by_operator: Whether an operator decided the last one; otherwise the ticket closed by itself.
+        counts: How many ended in which way.
+        decided_by_operator: How many of all were decided by an operator.
+        first: The first of them in the order in which they were asked for, bounded.
+    """
+
+    closed_at: datetime
+    by_operator: bool
+    counts: Mapping[str, int]
+    decided_by_operator: int
+    first: tuple[Ended, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaseFile:
-    """What a desk is given. `cases` holds the commands not yet announced, oldest first, bounded; `total` all."""
+    """What a desk is given. `cases` holds the commands not yet announced, oldest first, bounded; `total` all.
+
+    With a `closing` there are no cases any more.
+    """
 
     ticket_id: UUID
     account: str
@@ -184,16 +230,22 @@ class CaseFile:
     opened_at: datetime
     cases: tuple[Case, ...]
     total: int
+    closing: Closing | None = None
 
     @property
     def subject(self) -> str:
-        """One line that names account, reason and the first order."""
-        what = f"{self.cases[0].kind} of order {self.cases[0].order_id}" if self.cases else f"{self.total} commands"
-        more = f" and {self.total - 1} more" if self.cases and self.total > 1 else ""
+        """One line that names account, reason and the first order, or that it is over."""
+        named = self.cases if self.closing is None else self.closing.first
+        what = f"{named[0].kind} of order {named[0].order_id}" if named else f"{self.total} commands"
+        more = f" and {self.total - 1} more" if named and self.total > 1 else ""
+        over = "" if self.closing is None else "closed: "
 
-        return f"[post-purchase] {self.account}: {HEADLINE[self.reason]} ({what}{more})"
+        return f"[post-purchase] {self.account}: {over}{HEADLINE[self.reason]} ({what}{more})"
 
     @property
     def next_steps(self) -> tuple[str, ...]:
         """What a person can safely do now; ID stands for the command's id."""
-        return NEXT_STEPS[self.reason]
+        if self.closing is None:
+            return NEXT_STEPS[self.reason]
+
+        return (_CLOSED, _ELSEWHERE) if _GOES_ON & self.closing.counts.keys() else (_CLOSED,)

@@ -1,8 +1,9 @@
-"""Tell a desk of a ticket until the desk has taken it.
+"""Tell a desk of a ticket until the desk has taken it: that it is open, what is added, that it has closed.
 
 Decides what a case file holds and when a telling is tried again: exponentially later, without end, because a ticket
-that could not be opened is itself durable work. Leaves the words to the desks. Runs any number of times for one
-ticket: a lease keeps two from telling at once, and a desk recognises a repeat by the ticket's id.
+that could not be opened, or that a person still looks at, is itself durable work. Leaves the words to the desks, and
+whether a closing is worth telling to the store. Runs any number of times for one ticket: a lease keeps two from telling
+at once, and a desk recognises a repeat by the ticket's id.
 """
 
 from __future__ import annotations
@@ -79,7 +80,12 @@ class Escalator:
         with self.store.begin() as transaction:
             transaction.land_ticket(work, desk=self.desk.name, external_ref=external_ref, next_in=self.append_interval)
         log.info(
-            "ticket.told", ticket_id=str(ticket_id), desk=self.desk.name, external_ref=external_ref, total=work.total
+            "ticket.told",
+            ticket_id=str(ticket_id),
+            desk=self.desk.name,
+            external_ref=external_ref,
+            total=work.total,
+            closed=work.closing is not None,
         )
 
         return Telling(verb="told", external_ref=external_ref)
@@ -92,7 +98,15 @@ class Escalator:
             opened_at=work.opened_at,
             cases=tuple(self._case(each, work, now) for each in work.commands),
             total=work.total,
+            closing=work.closing,
         )
+        if work.closing is not None:
+            # Without one, the worker that was opening it died: every desk takes its ticket's id for a reference too.
+            external_ref = work.external_ref or f"{self.desk.name}:{work.ticket_id}"
+            self.desk.close(external_ref, case_file)
+
+            return external_ref
+
         if work.external_ref is None or work.desk != self.desk.name:
             return self.desk.open(case_file)
 
@@ -121,7 +135,7 @@ class Escalator:
         ceiling = min(self.retry_cap, self.retry_base * 2 ** min(work.tries, 30))
         retry_in = ceiling * (0.5 + self.chance() / 2)
         with self.store.begin() as transaction:
-            transaction.postpone_ticket(work.ticket_id, retry_in=retry_in, problem=problem)
+            transaction.postpone_ticket(work, retry_in=retry_in, problem=problem)
         log.warning(
             "ticket.postponed",
             ticket_id=str(work.ticket_id),

@@ -95,7 +95,7 @@ OPEN_INCIDENT = f"is_incident AND state <> '{TicketState.CLOSED}'"
 ENDED_OTHERWISE = f"state IN ({_words(FINAL - {State.SUCCEEDED} | {State.ESCALATED})})"
 IS_FINAL = "finalized_at IS NOT NULL"
 IS_UNTOLD = "finalized_at IS NOT NULL AND tell_at IS NOT NULL"
-TICKET_DUE = f"due_at IS NOT NULL AND state <> '{TicketState.CLOSED}'"
+TICKET_DUE = "due_at IS NOT NULL"
 OPEN_LINK = "closed_at IS NULL"
 OPEN_PAUSE = "ended_at IS NULL"
 

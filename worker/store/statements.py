@@ -27,6 +27,7 @@ from sqlalchemy import (
     Integer,
     Select,
     String,
+    Subquery,
     Table,
     Update,
     Uuid,
@@ -37,6 +38,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal,
     literal_column,
     or_,
     select,
@@ -55,7 +57,7 @@ from ..domain.outcome import Outcome, Problem, Succeeded
 from ..domain.pause import Cause, Pause
 from ..domain.read_back import Purpose, ReadBack
 from ..domain.state import State, Transition
-from ..domain.ticket import SYSTEMIC, AttemptLine, ReadingLine, Reason, TicketState
+from ..domain.ticket import MOVED, SYSTEMIC, AttemptLine, Closing, Ended, ReadingLine, Reason, TicketState
 from ..ports import (
     Action,
     ActionLine,
@@ -508,6 +510,10 @@ def _link(dialect: str) -> Insert:
     )
 
 
+def _is_closed() -> ColumnElement[bool]:
+    return ticket.c.state == literal_column(f"'{TicketState.CLOSED}'")
+
+
 @cache
 def _ticket_must_tell() -> Update:
     """Have the desk told soon, unless that is planned already."""
@@ -550,7 +556,12 @@ def _lock_tickets() -> Select[Any]:
 
 @cache
 def _close_empty_tickets() -> Update:
-    """Close tickets in which every command has been decided."""
+    """Close tickets in which every command has been decided, and have that told where somebody may have heard of them.
+
+    Nobody has where the desk gave no reference and no worker is telling it, or died over that. A lease stays: until it
+    has run out, a desk may yet be told of what was still open.
+    """
+    was_told = or_(ticket.c.external_ref.is_not(None), ticket.c.lease_until.is_not(None))
     still_open = exists(
         select(literal_column("1"))
         .select_from(ticket_command)
@@ -567,8 +578,7 @@ def _close_empty_tickets() -> Update:
         .values(
             state=literal_column(f"'{TicketState.CLOSED}'"),
             closed_at=bindparam("now", type_=UtcDateTime()),
-            due_at=None,
-            lease_until=None,
+            due_at=case((was_told, bindparam("now", type_=UtcDateTime())), else_=None),
         )
     )
 
@@ -671,7 +681,7 @@ def _due_tickets() -> Update:
     found = (
         select(ticket.c.id)
         .where(
-            _unlit(f"post_purchase_ticket.{TICKET_DUE.replace(' AND ', ' AND post_purchase_ticket.')}"),
+            _unlit(f"post_purchase_ticket.{TICKET_DUE}"),
             ticket.c.due_at <= now,
             or_(ticket.c.published_until.is_(None), ticket.c.published_until <= now),
             or_(ticket.c.lease_until.is_(None), ticket.c.lease_until <= now),
@@ -716,7 +726,7 @@ def _next_moments() -> CompoundSelect[Any]:
         ),
         *(
             select(func.min(moment, type_=UtcDateTime())).where(
-                ticket.c.state != literal_column(f"'{TicketState.CLOSED}'"), moment > now, untold
+                _unlit(f"post_purchase_ticket.{TICKET_DUE}"), moment > now, or_(_is_closed(), untold)
             )
             for moment in (ticket.c.due_at, ticket.c.published_until, ticket.c.lease_until)
         ),
@@ -823,14 +833,13 @@ def _take_escalated() -> Select[Any]:
 
 @cache
 def _claim_ticket() -> Update:
-    """Take the lease on a ticket that its desk must be told of."""
+    """Take the lease on a ticket that its desk must be told of, also of its closing."""
     now = bindparam("now", type_=UtcDateTime())
 
     return (
         update(ticket)
         .where(
             ticket.c.id == bindparam("ticket_id", type_=Uuid()),
-            ticket.c.state != literal_column(f"'{TicketState.CLOSED}'"),
             ticket.c.due_at <= now,
             or_(ticket.c.lease_until.is_(None), ticket.c.lease_until <= now),
         )
@@ -873,6 +882,65 @@ def _tell() -> Update:
             ticket_command.c.command_id.in_(bindparam("ids", expanding=True)),
         )
         .values(announced_at=bindparam("now", type_=UtcDateTime()))
+    )
+
+
+#: What operators do that ends a command; the others have it sent or read again.
+_DECIDING_VERBS = ("amend", "cancel", "resolve")
+
+
+@cache
+def _endings() -> Subquery:
+    """How each command of a closed ticket ended, and whether an operator decided it, at the moment at which it left."""
+    decided_later = or_(command.c.finalized_at.is_(None), command.c.finalized_at > ticket_command.c.closed_at)
+    by_operator = exists(
+        select(literal_column("1"))
+        .select_from(action)
+        .where(
+            action.c.command_id == ticket_command.c.command_id,
+            action.c.at == ticket_command.c.closed_at,
+            action.c.verb.in_([literal_column(f"'{verb}'") for verb in _DECIDING_VERBS]),
+        )
+    )
+
+    return (
+        select(
+            ticket_command.c.command_id,
+            ticket_command.c.closed_at,
+            command.c.seq,
+            command.c.kind,
+            command.c.order_id,
+            command.c.reference,
+            command.c.amount,
+            case((decided_later, literal_column(f"'{MOVED}'")), else_=command.c.state).label("how"),
+            by_operator.label("by_operator"),
+        )
+        .join(command, command.c.id == ticket_command.c.command_id)
+        .where(ticket_command.c.ticket_id == bindparam("ticket_id", type_=Uuid()))
+        .subquery("ended")
+    )
+
+
+@cache
+def _count_endings() -> Select[Any]:
+    """Count them, and say when the last of each sort left."""
+    ended = _endings()
+
+    return select(
+        ended.c.how, ended.c.by_operator, func.count().label("size"), func.max(ended.c.closed_at).label("last_at")
+    ).group_by(ended.c.how, ended.c.by_operator)
+
+
+@cache
+def _first_endings() -> Select[Any]:
+    """Read the first of them."""
+    ended = _endings()
+    columns = (ended.c.command_id, ended.c.kind, ended.c.order_id, ended.c.reference, ended.c.amount)
+
+    return (
+        select(*columns, ended.c.how, ended.c.by_operator)
+        .order_by(ended.c.seq)
+        .limit(bindparam("limit", type_=Integer()))
     )
 
 
@@ -1428,12 +1496,14 @@ class SqlTransaction:
     # escalate
 
     def claim_ticket(self, ticket_id: UUID, *, lease: timedelta, cases: int) -> TicketWork | None:
-        """Take the lease on a ticket that has something to announce; None when there is nothing to do now."""
+        """Take the lease on a ticket that has something to tell; None when there is nothing to do now."""
         found = self._connection.execute(
             _claim_ticket(), {"ticket_id": ticket_id, "now": self.now, "until": self.now + lease}
         ).one_or_none()
         if found is None:
             return None
+        if found.closed_at is not None:
+            return self._closing_work(found, cases)
 
         rows = self._connection.execute(_untold_commands(), {"ticket_id": ticket_id, "limit": cases + 1}).all()
         commands = tuple(_stored(row) for row in rows[:cases])
@@ -1456,36 +1526,71 @@ class SqlTransaction:
             more=len(rows) > cases,
         )
 
+    def _closing_work(self, closed: Any, cases: int) -> TicketWork:
+        counted = self._connection.execute(_count_endings(), {"ticket_id": closed.id}).all()
+        first = self._connection.execute(_first_endings(), {"ticket_id": closed.id, "limit": cases})
+        counts: dict[str, int] = {}
+        for row in counted:
+            counts[row.how] = counts.get(row.how, 0) + row.size
+
+        return TicketWork(
+            ticket_id=closed.id,
+            account=closed.account,
+            reason=Reason(closed.reason),
+            opened_at=closed.opened_at,
+            desk=closed.desk,
+            external_ref=closed.external_ref,
+            tries=closed.tries,
+            commands=(),
+            attempts={},
+            readings={},
+            total=sum(counts.values()),
+            more=False,
+            closing=Closing(
+                closed_at=closed.closed_at,
+                by_operator=any(row.by_operator and row.last_at == closed.closed_at for row in counted),
+                counts=counts,
+                decided_by_operator=sum(row.size for row in counted if row.by_operator),
+                first=tuple(Ended(**row._mapping) for row in first),  # noqa: SLF001  # public in SQLAlchemy
+            ),
+        )
+
     def land_ticket(self, work: TicketWork, *, desk: str, external_ref: str, next_in: timedelta) -> None:
-        """The desk took it: mark its cases announced; the rest follows after `next_in`."""
+        """The desk took it: mark its cases announced; the rest follows after `next_in`.
+
+        A ticket that closed meanwhile is due at once: the desk must hear of that last. With the closing all is told.
+        """
+        landed = {"tries": 0, "problem": None, "lease_until": None, "published_until": None}
+        if work.closing is not None:
+            self._update_ticket(work.ticket_id, due_at=None, **landed)
+            return
+
         told = {"of_ticket": work.ticket_id, "ids": [each.id for each in work.commands], "now": self.now}
         self._connection.execute(_tell(), told)
         self._update_ticket(
             work.ticket_id,
-            state=TicketState.OPEN.value,
+            state=case((_is_closed(), ticket.c.state), else_=TicketState.OPEN.value),
             desk=desk,
             external_ref=external_ref,
-            tries=0,
-            problem=None,
-            lease_until=None,
-            due_at=self.now + next_in,
-            published_until=None,
+            due_at=case((_is_closed(), _moment(self.now)), else_=_moment(self.now + next_in)),
+            **landed,
         )
 
-    def postpone_ticket(self, ticket_id: UUID, *, retry_in: timedelta, problem: str) -> None:
-        """The desk did not take it: try again later."""
+    def postpone_ticket(self, work: TicketWork, *, retry_in: timedelta, problem: str) -> None:
+        """The desk did not take it: try again later, unless it closed meanwhile and nobody ever heard of it."""
+        unheard_of = and_(_is_closed(), ticket.c.external_ref.is_(None))
+        later = _moment(self.now + retry_in)
         self._update_ticket(
-            ticket_id,
+            work.ticket_id,
             tries=ticket.c.tries + 1,
             problem=problem[:_PROBLEM_CHARACTERS],
             lease_until=None,
-            due_at=self.now + retry_in,
+            due_at=later if work.closing is not None else case((unheard_of, None), else_=later),
             published_until=None,
         )
 
     def _update_ticket(self, ticket_id: UUID, **values: Any) -> None:
-        still_open = ticket.c.state != TicketState.CLOSED.value
-        self._connection.execute(update(ticket).where(ticket.c.id == ticket_id, still_open).values(**values))
+        self._connection.execute(update(ticket).where(ticket.c.id == ticket_id).values(**values))
 
     # tell the host
 
@@ -1887,6 +1992,11 @@ def _said(came: Outcome) -> dict[str, Any]:
         "message": problem.message,
         "correlation_id": problem.correlation_id,
     }
+
+
+def _moment(moment: datetime) -> ColumnElement[datetime]:
+    """A moment within an expression, whose type nothing else would tell."""
+    return literal(moment, UtcDateTime())
 
 
 def _problem_json(problem: Problem | None) -> dict[str, Any] | None:

@@ -500,7 +500,7 @@ class RecordingPublisher:
 class Told:
     """One telling that reached the desk."""
 
-    verb: Literal["open", "append"]
+    verb: Literal["open", "append", "close"]
     external_ref: str
     case_file: CaseFile
 
@@ -529,7 +529,11 @@ class RecordingDesk:
         """Add further commands to an open ticket."""
         self._take("append", external_ref, case_file)
 
-    def _take(self, verb: Literal["open", "append"], external_ref: str, case_file: CaseFile) -> None:
+    def close(self, external_ref: str, case_file: CaseFile) -> None:
+        """Say that every command of a ticket has been decided."""
+        self._take("close", external_ref, case_file)
+
+    def _take(self, verb: Literal["open", "append", "close"], external_ref: str, case_file: CaseFile) -> None:
         if self.is_unavailable:
             raise DeskUnavailable("the recording desk was told to be unavailable. Set is_unavailable to False")
         self.told.append(Told(verb=verb, external_ref=external_ref, case_file=case_file))
