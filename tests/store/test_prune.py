@@ -98,6 +98,26 @@ def test_what_stands_in_an_open_ticket_stays(store, given, clock, prunable, prun
     assert [command_id] == prunable()
 
 
+def test_what_stands_in_a_ticket_whose_desk_does_not_know_that_it_closed_stays(store, given, clock, prunable, prune):
+    """The desk is told how each of them ended."""
+    command_id = given.now(State.REJECTED)
+    ticket_id = given.linked(command_id, Reason.REFUSED)
+    with store.begin() as transaction:
+        work = transaction.claim_ticket(ticket_id, lease=timedelta(seconds=60), cases=50)
+        transaction.land_ticket(work, desk="log", external_ref="T-1", next_in=timedelta(seconds=60))
+    with store.begin() as transaction:
+        transaction.close_links([command_id])
+    clock.advance(LONG_AFTER)
+
+    before = prunable(), prune(command_id)
+    with store.begin() as transaction:
+        work = transaction.claim_ticket(ticket_id, lease=timedelta(seconds=60), cases=50)
+        transaction.land_ticket(work, desk="log", external_ref="T-1", next_in=timedelta(seconds=60))
+
+    assert ([], set()) == before
+    assert [command_id] == prunable()
+
+
 def test_what_the_host_is_still_to_be_told_of_stays(database, given, clock, prunable, prune):
     """The shop would never learn that it was paid."""
     command_id = given.now(State.SUCCEEDED)

@@ -980,8 +980,14 @@ def _take_untold() -> Update:
 def _is_prunable() -> ColumnElement[bool]:
     """Whether a command ended early enough, and nobody waits for it; what is final is never in doubt."""
     other = command.alias("other")
-    link: Select[Any] = select(literal_column("1")).where(
-        ticket_command.c.command_id == command.c.id, _unlit(f"post_purchase_ticket_command.{OPEN_LINK}")
+    # A ticket that is closed may still have to be told to its desk, with how its commands ended.
+    link: Select[Any] = (
+        select(literal_column("1"))
+        .select_from(ticket_command.join(ticket, ticket.c.id == ticket_command.c.ticket_id))
+        .where(
+            ticket_command.c.command_id == command.c.id,
+            or_(_unlit(f"post_purchase_ticket_command.{OPEN_LINK}"), ticket.c.due_at.is_not(None)),
+        )
     )
     # One that amends another is about the same order: that is the index by which it is found.
     replaced: Select[Any] = (
