@@ -479,13 +479,24 @@ def missed(scenarios: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
+def broken(scenarios: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a command was forgotten or carried out twice, which no load of a machine excuses."""
+    marks = ("not_ended", "repeated", "neither_done_nor_in_a_ticket", "doubled")
+
+    return any(row.get(mark) for row in scenarios for mark in marks)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Play the scenarios, write the results, and return 1 where a target was missed."""
+    """Play the scenarios, write the results, and return 1 where a promise was broken.
+
+    With `--strict`, also where a target was missed: what is fast enough depends on what else the machine does.
+    """
     parser = argparse.ArgumentParser(prog="python -m bench.limits", description=__doc__)
     parser.add_argument("--short", action="store_true", help="less than 90 s, for a build")
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), help="these scenarios")
     parser.add_argument("--processes", type=int, nargs="+", help="for the steady run (default: 1 4 8)")
     parser.add_argument("--seconds", type=float, help="how long each steady run is measured (default: 60)")
+    parser.add_argument("--strict", action="store_true", help="end with 1 where a target was missed, too")
     parser.add_argument("--latency", type=float, default=0.05, help="seconds that the provider takes to answer")
     parser.add_argument("--results", type=Path, help="folder (default: bench/results; with --short build/bench)")
     given = parser.parse_args(arguments)
@@ -516,7 +527,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     states = Counter(each["scenario"] for each in report.scenarios)
     print(f"runs: {dict(states)}; written to {folder.name}")
 
-    return 1 if problems else 0
+    return 1 if broken(report.scenarios) or (given.strict and problems) else 0
 
 
 if __name__ == "__main__":
