@@ -310,6 +310,7 @@ class DatabaseSettings(_Table):
     """Where commands are stored."""
 
     url: DatabaseUrl
+    pooler: Literal["none", "transaction"]
     pool_size: Count
     busy_timeout_seconds: Seconds
     statement_timeout_seconds: Seconds

@@ -115,6 +115,7 @@ class Services:
                 busy_timeout=timedelta(seconds=database.busy_timeout_seconds),
                 connect_timeout=timedelta(seconds=database.connect_timeout_seconds),
                 statement_timeout=timedelta(seconds=database.statement_timeout_seconds),
+                is_pooled=database.pooler == "transaction",
             ),
             tells_host=self.settings.host.is_told,
         )
