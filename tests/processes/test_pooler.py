@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, event, make_url, text
 
 from worker.ports import StoreUnavailable
 from worker.resources import migrations_dir
@@ -190,11 +190,18 @@ def test_the_schema_goes_down_and_up_through_a_pooler(built, pooler_url):
     assert [] == migrate.differences(engine)
 
 
-def test_a_migration_leaves_no_lock_on_a_server_connection(built, pooler_url):
+def test_a_migration_leaves_no_lock_on_a_server_connection(built, pooler_url, shops):
     """A lock of the session stays with a connection that nobody knows any more, and the next upgrade waits for ever."""
-    engine = built(pooler_url)
+    engine, began = built(pooler_url), []
 
-    migrate.upgrade(engine, migrations_dir())
+    def takes_the_server_that_is_free(_connection):
+        began.append(None)
+        if len(began) == 2:
+            shop.begin()
+            shop.scalar(text("SELECT 1"))
 
-    with engine.connect() as connection:
-        assert 0 == connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
+    with shops.connect() as shop:
+        event.listen(engine, "begin", takes_the_server_that_is_free, insert=True)
+        migrate.upgrade(engine, migrations_dir())
+
+        assert 0 == shop.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
