@@ -312,6 +312,7 @@ class DatabaseSettings(_Table):
     """Where commands are stored."""
 
     url: DatabaseUrl
+    pooler: Literal["none", "transaction"]
     pool_size: Count
     busy_timeout_seconds: Seconds
     statement_timeout_seconds: Seconds
@@ -323,6 +324,7 @@ class BrokerSettings(_Table):
     """What carries the messages, and how little a publisher lets it cost."""
 
     url: BrokerUrl
+    queue_type: Literal["classic", "quorum"]
     key_prefix: KeyPrefix | None = None  # none on a broker shared with a host's own Celery app that has none
     visibility_timeout_seconds: Seconds
     publish_timeout_seconds: Seconds

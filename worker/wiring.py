@@ -117,6 +117,7 @@ class Services:
                 busy_timeout=timedelta(seconds=database.busy_timeout_seconds),
                 connect_timeout=timedelta(seconds=database.connect_timeout_seconds),
                 statement_timeout=timedelta(seconds=database.statement_timeout_seconds),
+                is_pooled=database.pooler == "transaction",
             ),
             tells_host=self.settings.host.is_told,
         )
@@ -226,7 +227,7 @@ class Services:
             message=dispatch.batch_size,
             limit=dispatch.batch_size * _MESSAGES_A_RUN,
             window=dispatch.window,
-            horizon=timedelta(seconds=dispatch.horizon_seconds),
+            horizon=self._horizon,
             published_for=timedelta(seconds=dispatch.republish_seconds),
             tries=self.fallback.tries,
         )
@@ -362,6 +363,13 @@ class Services:
         if "store" in self.__dict__:
             self.store.close()
 
+    @property
+    def _horizon(self) -> timedelta:
+        """How near a moment must be for a countdown. Quorum queues take none: one that is held keeps others waiting."""
+        is_quorum = self.settings.broker.queue_type == "quorum"
+
+        return timedelta(0) if is_quorum else timedelta(seconds=self.settings.dispatch.horizon_seconds)
+
     @cached_property
     def _kinds(self) -> Mapping[str, Collection[type[Command]]]:
         return {name: set(COMMANDS[account.provider].values()) for name, account in self.settings.accounts.items()}
@@ -464,7 +472,7 @@ class Services:
                 reply=timedelta(seconds=settings.http.total_timeout_seconds),
                 pump=timedelta(seconds=settings.execute.pump_seconds),
                 record_delay=timedelta(seconds=settings.execute.record_delay_seconds),
-                horizon=timedelta(seconds=settings.dispatch.horizon_seconds),
+                horizon=self._horizon,
                 published_for=timedelta(seconds=settings.dispatch.republish_seconds),
                 message=settings.dispatch.batch_size,
             ),
@@ -518,7 +526,11 @@ def _celery_settings(settings: Settings, timeout: float | None) -> dict[str, Any
         "task_default_queue": EXECUTE_QUEUE,
         # A list, because Flower reads no other form.
         "task_queues": [
-            Queue(name, routing_key=name)  # type: ignore[no-untyped-call]  # kombu's types are incomplete
+            Queue(  # type: ignore[no-untyped-call]  # kombu's types are incomplete
+                name,
+                routing_key=name,
+                queue_arguments={"x-queue-type": "quorum"} if broker.queue_type == "quorum" else None,
+            )
             for name in (EXECUTE_QUEUE, UPKEEP_QUEUE)
         ],
         "task_routes": {EXECUTE_TASK: {"queue": EXECUTE_QUEUE}, ESCALATE_TASK: {"queue": UPKEEP_QUEUE}},

@@ -168,6 +168,8 @@ class Worker:
     name: str
     arguments: Sequence[str] = ()
     app: str = "worker"
+    #: What starts it: the way into another host.
+    through: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = None
     #: The reading end of a pipe whose other end every process of the worker holds: it ends when the last one is gone.
     lifeline: int = -1
@@ -180,7 +182,10 @@ class Worker:
         os.set_blocking(self.lifeline, False)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *CELERY, self.app, *AS_WORKER, "--hostname", f"{self.name}@%h", *self.arguments],
+                [
+                    *(*self.through, sys.executable, *CELERY, self.app, *AS_WORKER),
+                    *("--hostname", f"{self.name}@%h", *self.arguments),
+                ],
                 env={**inherited, "PYTHONPATH": path, **self.environment},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -270,7 +275,7 @@ class Worker:
 def new_worker(environment, tmp_path, request):
     workers = []
 
-    def new_worker(*arguments, quick=True, app="worker", besides=None, **changes):
+    def new_worker(*arguments, quick=True, app="worker", besides=None, through=(), **changes):
         """Start a worker; `quick` leaves out what only matters among many workers and costs a second.
 
         `besides` goes into its environment as it is, `changes` as settings of ours.
@@ -278,7 +283,7 @@ def new_worker(environment, tmp_path, request):
         more = ("--without-mingle", "--without-gossip") if quick else ()
         settings = {f"POST_PURCHASE_{name}": value for name, value in changes.items()}
         given = {**environment, **settings, **(besides or {})}
-        workers.append(Worker(given, tmp_path, f"worker-{len(workers)}", (*more, *arguments), app))
+        workers.append(Worker(given, tmp_path, f"worker-{len(workers)}", (*more, *arguments), app, through))
 
         return workers[-1].start()
 
@@ -329,6 +334,10 @@ class Shop:
         )
 
         return [holder for (holder,) in self._rows(select(attempt.c.holder).where(~answered.exists()))]
+
+    def holders(self) -> list[str]:
+        """Return who made each attempt, as host:process."""
+        return [holder for (holder,) in self._rows(select(attempt.c.holder))]
 
     def untried(self) -> int:
         return len(self._rows(select(command.c.id).where(command.c.attempts == 0)))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -37,13 +38,13 @@ def downgrade():
 NEWEST = migrate.newest(migrations_dir())
 
 
-def built(url):
+def built(url, *, statement_timeout=timedelta(seconds=20)):
     return build_engine(
         url,
         pool_size=2,
         busy_timeout=timedelta(seconds=20),
         connect_timeout=timedelta(seconds=5),
-        statement_timeout=timedelta(seconds=20),
+        statement_timeout=statement_timeout,
     )
 
 
@@ -460,6 +461,24 @@ def test_upgrades_at_once_make_one_schema(empty, at_once):
         engine.dispose()
     assert [None] * 4 == answers
     assert [] == migrate.differences(empty)
+
+
+def test_an_upgrade_waits_for_anothers_longer_than_a_statement_may_take(empty_postgresql):
+    """The first of several containers builds an index for minutes; the others must not fail and hold up the release."""
+    impatient, answers = built(empty_postgresql.url, statement_timeout=timedelta(seconds=0.2)), []
+    upgrade = threading.Thread(target=lambda: answers.append(migrate.upgrade(impatient, migrations_dir())))
+
+    with empty_postgresql.connect() as other:
+        other.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": migrate._LOCK})
+        upgrade.start()
+        upgrade.join(1)
+        is_waiting = upgrade.is_alive()
+        other.execute(text("SELECT pg_advisory_unlock_all()"))
+    upgrade.join()
+    impatient.dispose()
+
+    assert is_waiting
+    assert [None] == answers
 
 
 def test_an_engine_works_on_after_a_migration(empty):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -45,6 +45,9 @@ _NO_DATABASE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 #: Option of a transaction that only reads: on SQLite it does not wait for writers.
 _READS_ONLY = "post_purchase_reads_only"
 
+#: Option of an engine whose connections change servers between transactions.
+_POOLED = "post_purchase_pooled"
+
 
 def build_engine(
     url: str | URL,
@@ -53,12 +56,17 @@ def build_engine(
     busy_timeout: timedelta,
     connect_timeout: timedelta,
     statement_timeout: timedelta,
+    is_pooled: bool = False,
 ) -> Engine:
-    """Make an engine for this process. Opens no connection yet."""
+    """Make an engine for this process. Opens no connection yet.
+
+    `is_pooled`: between us and PostgreSQL stands a pooler that lends a server connection for one transaction only.
+    """
     target = make_url(url)
     if target.get_backend_name() == "sqlite":
         return _sqlite_engine(target, busy_timeout)
 
+    session = _session(statement_timeout)
     engine = create_engine(
         target,
         hide_parameters=True,  # an answer or a payload is somebody's address
@@ -66,12 +74,16 @@ def build_engine(
         max_overflow=2,
         pool_pre_ping=True,
         pool_timeout=connect_timeout.total_seconds(),
+        execution_options={_POOLED: is_pooled},
         connect_args={
             "connect_timeout": max(2, int(connect_timeout.total_seconds())),
-            "options": " ".join(f"-c {name}={value}" for name, value in _session(statement_timeout).items()),
             "application_name": "post-purchase",
+            # A prepared statement stays behind on a server connection that somebody else is lent next.
+            **({"prepare_threshold": None} if is_pooled else {"options": _startup_options(session)}),
         },
     )
+    if is_pooled:
+        event.listen(engine, "begin", _setter(session))
 
     @event.listens_for(engine, "handle_error")
     def _leave_standby(context: ExceptionContext) -> None:
@@ -81,8 +93,27 @@ def build_engine(
     return engine
 
 
+def is_pooled(engine: Engine) -> bool:
+    """Whether a connection of this engine keeps nothing from one transaction to the next."""
+    return bool(engine.get_execution_options().get(_POOLED))
+
+
+def _startup_options(session: Mapping[str, object]) -> str:
+    return " ".join(f"-c {name}={value}" for name, value in session.items())
+
+
+def _setter(session: Mapping[str, object]) -> Callable[[Connection], None]:
+    """Return what sets up one transaction, in one statement: what was set at connect would stay with another server."""
+    calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in session.items())
+
+    def set_up(connection: Connection) -> None:
+        connection.exec_driver_sql(f"SELECT {calls}")
+
+    return set_up
+
+
 def _session(statement_timeout: timedelta) -> dict[str, object]:
-    """Return PostgreSQL's settings for each of our connections."""
+    """Return PostgreSQL's settings for each of our transactions."""
     milliseconds = int(statement_timeout.total_seconds() * 1000)
 
     return {

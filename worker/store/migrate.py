@@ -1,7 +1,8 @@
 """The schema's version: bring a database up to this code, down again, and tell where it stands.
 
 Decides when schema and code fit. Leaves the versions themselves to `migrations/`. Two processes that upgrade at
-once are kept apart by an advisory lock on PostgreSQL and by the file's write lock on SQLite.
+once are kept apart by an advisory lock on PostgreSQL and by the file's write lock on SQLite. Behind a pooler that lock
+can belong to one transaction only, so there all versions are one.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from alembic import command as alembic
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, func, literal, select
+from sqlalchemy import Connection, Engine, Select, func, literal, select
 
 from ..domain.errors import SchemaMismatch
 from . import rates as _rates  # noqa: F401  # its table is part of the schema
-from .engine import patience
+from .engine import is_pooled, patience
 from .schema import metadata
 
 VERSION_TABLE = "post_purchase_schema_version"
@@ -96,9 +98,8 @@ def _context(connection: Connection) -> MigrationContext:
 @contextmanager
 def _locked(engine: Engine) -> Iterator[Connection]:
     with patience(), engine.connect() as connection:
-        if connection.dialect.name == "postgresql":
-            # Another's migration, or an index on a large table, may take longer than a statement of ours ever should.
-            connection.execute(select(func.set_config("statement_timeout", "0", literal(value=False))))
+        if connection.dialect.name == "postgresql" and not is_pooled(engine):
+            connection.execute(_unhurried(for_transaction=False))
             connection.execute(select(func.pg_advisory_lock(_LOCK)))
             connection.commit()
             try:
@@ -107,9 +108,19 @@ def _locked(engine: Engine) -> Iterator[Connection]:
                 # The connection carries the lock and the timeout; the server drops both with it.
                 connection.invalidate()
         else:
-            # Begun here, the transaction holds the file before the version is read, and all versions are one change.
+            # Begun here, the transaction holds the lock before the version is read, and all versions are one change.
             with connection.begin():
+                if connection.dialect.name == "postgresql":
+                    connection.execute(_unhurried(for_transaction=True))
+                    connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
                 yield connection
+
+
+def _unhurried(*, for_transaction: bool) -> Select[Any]:
+    """Another's migration, or an index on a large table, may take longer than a statement of ours ever should."""
+    names = ("statement_timeout", "lock_timeout")
+
+    return select(*(func.set_config(name, "0", literal(for_transaction)) for name in names))
 
 
 def _config(migrations: Path, connection: Connection) -> Config:
