@@ -544,7 +544,6 @@ def _transport_options(settings: Settings, timeout: float | None) -> dict[str, A
         "socket_timeout": timeout or broker.socket_timeout_seconds,
         "socket_connect_timeout": timeout or broker.socket_timeout_seconds,
         "socket_keepalive": True,
-        "retry_on_timeout": timeout is None,
         "health_check_interval": 25,
     }
 
