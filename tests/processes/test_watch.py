@@ -1,0 +1,98 @@
+"""A worker that does not hear its broker any more, and those who are only quiet."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.chaos.proxy import Line, Proxy
+from worker.publish import EXECUTE_QUEUE, UPKEEP_QUEUE
+
+#: How long a worker of these tests may be silent.
+WATCHED = 2.0
+
+
+@pytest.fixture
+def proxy(broker):
+    """What stands between the worker and its broker; the shop has a way of its own."""
+    line = Line()
+    yield Proxy(line, "broker", ("127.0.0.1", broker.port)).start()
+    line.close()
+
+
+@pytest.fixture
+def new_watched(new_worker):
+    """Starts workers that are watched closely."""
+    return lambda *arguments, **changes: new_worker(*arguments, BROKER__WATCH_SECONDS=str(WATCHED), **changes).ready()
+
+
+def test_a_worker_whose_connections_were_forgotten_ends_for_another(shop, new_watched, sandbox, proxy, captures, until):
+    """Its connections look like those to a broker with empty queues, for ever."""
+    way = {"BROKER__URL": f"redis://127.0.0.1:{proxy.port}/0"}
+    worker = new_watched(**way)
+    proxy.forget()
+    shop.enqueue(*captures(5))
+
+    code = worker.ended(within=30)
+    new_watched(**way)
+    until(lambda: shop.states() == {"succeeded": 5}, tell=worker.log)
+
+    assert 1 == code, worker.log()
+    (line,) = worker.lines("worker.deaf")
+    assert EXECUTE_QUEUE == line["queue"]
+    assert line["messages"] > 0
+    assert not worker.has_processes
+    assert 5 == len(sandbox.effects())
+
+
+def test_a_worker_whose_main_thread_hangs_ends_with_all_its_processes(shop, new_watched, broker, captures, until):
+    """It does not even hear that it shall stop, and a pool process that outlives it would hold connections for ever."""
+    worker = new_watched(app="tests.processes.relenting_worker")
+    until(lambda: broker.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub"))
+    shop.enqueue(*captures(5))
+
+    code = worker.ended(within=30)
+
+    assert 1 == code, worker.log()
+    (line,) = worker.lines("worker.deaf")
+    assert not line["main_loop_turns"]
+    assert any("parse_response" in each for each in line["main_thread_at"])
+    assert worker.lines("worker.deaf_killed")
+    until(lambda: not worker.has_processes, within=5)
+
+
+def is_busy(worker, observer, sandbox):
+    sandbox.fault("delay", seconds=3 * WATCHED, times=None)
+
+
+def has_given_up_the_queue(worker, observer, sandbox):
+    assert observer.control.cancel_consumer(EXECUTE_QUEUE, reply=True, timeout=5, limit=1)
+
+
+def has_another_queue(worker, observer, sandbox):
+    """It was started so."""
+
+
+@pytest.mark.parametrize("reason", [is_busy, has_given_up_the_queue, has_another_queue])
+def test_a_worker_that_has_a_reason_to_be_silent_goes_on(
+    shop, new_watched, sandbox, broker, observer, captures, until, reason
+):
+    """To end it would cut off its work, or undo what an operator did."""
+    queues = ("--queues", UPKEEP_QUEUE) if reason is has_another_queue else ()
+    changes = {"HTTP__TOTAL_TIMEOUT_SECONDS": "10", "LEASE__SECONDS": "20", "READ_BACK__PAUSE_SECONDS": "12"}
+    worker = new_watched("--concurrency", "1", *queues, **changes)
+    reason(worker, observer, sandbox)
+    # One is on its way, the others lie there.
+    shop.enqueue(captures(1)[0])
+    until(lambda: reason is not is_busy or worker.said("] received"), tell=worker.log)
+    shop.enqueue(*captures(3)[1:])
+    waiting = f"post-purchase:{EXECUTE_QUEUE}"
+    until(lambda: broker.client.llen(waiting), tell=worker.log)
+
+    ends = time.monotonic() + 2.5 * WATCHED
+    until(lambda: time.monotonic() > ends or not worker.is_running, within=60)
+
+    assert broker.client.llen(waiting)
+    assert worker.is_running
+    assert not worker.said("worker.deaf")
