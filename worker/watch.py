@@ -50,8 +50,9 @@ class Look:
     is_idle: bool
     #: Its main loop has not turned since the last look, so that what it still counts as being done says nothing.
     is_stuck: bool
-    #: How many messages it has received in its life.
+    #: How many messages it has received in its life, and how often it has connected anew: signs that it hears.
     received: int
+    reconnected: int
     #: How many messages lie in the queue; None when the broker did not say.
     waiting: int | None
 
@@ -73,7 +74,7 @@ def follow(before: Silence | None, look: Look) -> Silence | None:
     """Return the silence that a look begins or continues; None when it ends it or nothing can be said."""
     if not look.consumes or not (look.is_idle or look.is_stuck) or not look.waiting:
         return None
-    if before is None or before.last.received != look.received:
+    if before is None or (before.last.received, before.last.reconnected) != (look.received, look.reconnected):
         return Silence(since=look.at, looks=1, last=look)
 
     return Silence(since=before.since, looks=before.looks + 1, last=look)
@@ -120,8 +121,9 @@ class Watch:
         # Elsewhere than in front of a pool of processes, a task may be what the main thread is at.
         is_stuck = self._turn_soon() and turns == before[1] and bool(active_children())
         is_idle = not state.reserved_requests
-        consumer = getattr(getattr(self._worker, "consumer", None), "task_consumer", None)
-        consumes = not _is_told_to_stop() and consumer is not None and consumer.consuming_from(EXECUTE_QUEUE)
+        consumer = getattr(self._worker, "consumer", None)
+        tasks = getattr(consumer, "task_consumer", None)
+        consumes = not _is_told_to_stop() and tasks is not None and tasks.consuming_from(EXECUTE_QUEUE)
         may_be_silent = consumes and (is_idle or is_stuck) and received == before[0]
 
         return Look(
@@ -130,6 +132,7 @@ class Watch:
             is_idle=is_idle,
             is_stuck=is_stuck,
             received=received,
+            reconnected=getattr(consumer, "restart_count", 0),
             waiting=self._waiting() if may_be_silent else None,
         )
 

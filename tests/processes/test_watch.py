@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -12,12 +13,28 @@ from worker.publish import EXECUTE_QUEUE, UPKEEP_QUEUE
 #: How long a worker of these tests may be silent.
 WATCHED = 2.0
 
+#: A host's app, whose Redis client connects anew behind kombu's back.
+FLORIST = """
+import os
+from celery import Celery
+from worker.contrib.celery import join
+
+app = Celery("florist", broker=os.environ["FLORIST_BROKER"])
+app.conf.update(worker_concurrency=1, broker_transport_options={"retry_on_timeout": True})
+join(app)
+"""
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def broker_url(request, broker):
+    return broker.url if request.param == "redis" else request.getfixturevalue("rabbitmq_url")
+
 
 @pytest.fixture
-def proxy(broker):
+def proxy(broker_url):
     """What stands between the worker and its broker; the shop has a way of its own."""
     line = Line()
-    yield Proxy(line, "broker", ("127.0.0.1", broker.port)).start()
+    yield Proxy(line, "broker", ("127.0.0.1", urlsplit(broker_url).port)).start()
     line.close()
 
 
@@ -27,9 +44,16 @@ def new_watched(new_worker):
     return lambda *arguments, **changes: new_worker(*arguments, BROKER__WATCH_SECONDS=str(WATCHED), **changes).ready()
 
 
-def test_a_worker_whose_connections_were_forgotten_ends_for_another(shop, new_watched, sandbox, proxy, captures, until):
+def test_a_worker_whose_connections_were_forgotten_ends_for_another(
+    new_shop, environment, new_watched, sandbox, broker_url, proxy, captures, until
+):
     """Its connections look like those to a broker with empty queues, for ever."""
-    way = {"BROKER__URL": f"redis://127.0.0.1:{proxy.port}/0"}
+    shop = new_shop({**environment, "POST_PURCHASE_BROKER__URL": broker_url})
+    way = {
+        "BROKER__URL": broker_url.replace(str(urlsplit(broker_url).port), str(proxy.port)),
+        # Else it may give up a read early enough to find out by itself.
+        "BROKER__SOCKET_TIMEOUT_SECONDS": "30",
+    }
     worker = new_watched(**way)
     proxy.forget()
     shop.enqueue(*captures(5))
@@ -96,3 +120,26 @@ def test_a_worker_that_has_a_reason_to_be_silent_goes_on(
     assert broker.client.llen(waiting)
     assert worker.is_running
     assert not worker.said("worker.deaf")
+
+
+def test_a_worker_of_a_host_says_that_it_is_deaf_and_stays(
+    postgresql_url, broker, sandbox, settings_for, new_shop, new_worker, tmp_path, captures, until
+):
+    """It may be doing other work, of which we know nothing; its host is told, again and again."""
+    (tmp_path / "florist.py").write_text(FLORIST)
+    environment = settings_for(postgresql_url, broker.url, sandbox.base_url) | {"POST_PURCHASE_BROKER__KEY_PREFIX": ""}
+    worker = new_worker(
+        "--queues",
+        EXECUTE_QUEUE,
+        app="florist",
+        besides={"FLORIST_BROKER": broker.url},
+        BROKER__KEY_PREFIX="",
+        BROKER__WATCH_SECONDS=str(WATCHED),
+    ).ready()
+    until(lambda: broker.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub"))
+    new_shop(environment).enqueue(*captures(3))
+
+    until(lambda: 2 <= worker.log().count("worker.deaf"), within=30, tell=worker.log)
+
+    assert worker.is_running
+    assert not worker.said("worker.deaf_killed")

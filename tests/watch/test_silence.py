@@ -10,7 +10,7 @@ import pytest
 from worker.watch import Look, Silence, follow
 
 #: Free, with messages there, and none received.
-DEAF = Look(at=0.0, consumes=True, is_idle=True, is_stuck=False, received=7, waiting=3)
+DEAF = Look(at=0.0, consumes=True, is_idle=True, is_stuck=False, received=7, reconnected=1, waiting=3)
 
 #: Ten seconds apart, over a minute.
 TIMES = [10.0 * number for number in range(7)]
@@ -55,6 +55,7 @@ def test_a_worker_that_could_take_and_takes_nothing_is_deaf(seen):
         pytest.param({"waiting": [3, 3, 3, None, 3, 3, 3]}, id="a broker that was away for a while"),
         pytest.param({"received": range(7)}, id="a worker that receives"),
         pytest.param({"received": [7, 7, 7, 8, 8, 8, 8]}, id="a worker that has received one"),
+        pytest.param({"reconnected": range(7)}, id="a broker that lets it connect and then refuses"),
         pytest.param({"is_idle": [False] * 7}, id="a long task in the pool"),
         pytest.param({"is_idle": [True, True, True, False, True, True, True]}, id="a task in between"),
         pytest.param(
