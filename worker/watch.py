@@ -10,6 +10,7 @@ this one; a host's is only told of. Leaves starting a new one to the supervisor.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -168,15 +169,16 @@ class Watch:
         # A signal would do the same, with an exit code after which some supervisors start nothing.
         state.should_stop = _EXIT_CODE
         time.sleep(self._seconds / 4)
-        # The main thread does not come back. Its pool processes may still be in calls: told to end, they finish them.
+        # The main thread does not come back. Its pool processes may still be in calls: told to end, they finish those,
+        # but stay to be given more. So they are told again.
         log.error("worker.deaf_killed", processes=len(active_children()), wait_seconds=task_seconds)
-        for each in active_children():
-            each.terminate()
         gives_up = time.monotonic() + task_seconds
-        while active_children() and time.monotonic() < gives_up:
-            time.sleep(0.05)
+        while (left := active_children()) and time.monotonic() < gives_up:
+            for each in left:
+                each.terminate()
+            time.sleep(0.1)
         for each in active_children():
-            os.kill(each.pid, 9)
+            os.kill(each.pid, signal.SIGKILL)
         os._exit(_EXIT_CODE)
 
 

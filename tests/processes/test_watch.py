@@ -13,6 +13,9 @@ from worker.publish import EXECUTE_QUEUE, UPKEEP_QUEUE
 #: How long a worker of these tests may be silent.
 WATCHED = 2.0
 
+#: Of those who wait for a provider that takes its time.
+PATIENT = {"HTTP__TOTAL_TIMEOUT_SECONDS": "10", "LEASE__SECONDS": "20", "READ_BACK__PAUSE_SECONDS": "12"}
+
 #: A host's app, whose Redis client connects anew behind kombu's back.
 FLORIST = """
 import os
@@ -70,20 +73,28 @@ def test_a_worker_whose_connections_were_forgotten_ends_for_another(
     assert 5 == len(sandbox.effects())
 
 
-def test_a_worker_whose_main_thread_hangs_ends_with_all_its_processes(shop, new_watched, broker, captures, until):
-    """It does not even hear that it shall stop, and a pool process that outlives it would hold connections for ever."""
-    worker = new_watched(app="tests.processes.relenting_worker")
+def test_a_worker_whose_main_thread_hangs_ends_once_its_calls_are_answered(
+    shop, new_watched, sandbox, broker, captures, until
+):
+    """It neither hears that it shall stop nor what its pool has done; a call that is cut off would be in doubt."""
+    in_flight, *waiting = captures(5)
+    sandbox.fault("delay", order_id=in_flight.order_id, seconds=6)
+    worker = new_watched("--concurrency", "1", app="tests.processes.relenting_worker", **PATIENT)
+    shop.enqueue(in_flight)
+    until(shop.unanswered, tell=worker.log)
     until(lambda: broker.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub"))
-    shop.enqueue(*captures(5))
+    shop.enqueue(*waiting)
 
     code = worker.ended(within=30)
 
+    assert not worker.has_processes
     assert 1 == code, worker.log()
     (line,) = worker.lines("worker.deaf")
     assert not line["main_loop_turns"]
     assert any("parse_response" in each for each in line["main_thread_at"])
     assert worker.lines("worker.deaf_killed")
-    until(lambda: not worker.has_processes, within=5)
+    assert [] == shop.unanswered()
+    assert in_flight.order_id in {each["order_id"] for each in sandbox.effects()}
 
 
 def is_busy(worker, observer, sandbox):
@@ -104,8 +115,7 @@ def test_a_worker_that_has_a_reason_to_be_silent_goes_on(
 ):
     """To end it would cut off its work, or undo what an operator did."""
     queues = ("--queues", UPKEEP_QUEUE) if reason is has_another_queue else ()
-    changes = {"HTTP__TOTAL_TIMEOUT_SECONDS": "10", "LEASE__SECONDS": "20", "READ_BACK__PAUSE_SECONDS": "12"}
-    worker = new_watched("--concurrency", "1", *queues, **changes)
+    worker = new_watched("--concurrency", "1", *queues, **PATIENT)
     reason(worker, observer, sandbox)
     # One is on its way, the others lie there.
     shop.enqueue(captures(1)[0])
