@@ -33,7 +33,7 @@ app.conf.include = ["worker.tasks"]
 #: This worker, whose pool processes each read the credentials for themselves.
 process = WorkerProcess(lambda stopping: Services(load(), stopping=stopping))
 
-app.steps["worker"].add(upkeep_step(process.services))
+app.steps["worker"].add(upkeep_step(process.services, may_end=True))
 
 
 @signals.setup_logging.connect

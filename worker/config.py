@@ -331,6 +331,7 @@ class BrokerSettings(_Table):
     publish_rate_per_second: Count
     publish_pause_seconds: Seconds
     socket_timeout_seconds: Seconds
+    watch_seconds: Seconds
 
 
 class RetrySettings(_Table):

@@ -1,13 +1,14 @@
 """The bootstep that does the duties in a worker, and tells `post-purchase check` of them.
 
 It is a thread in the worker's main process with its own database engine. What the duties are and when they tick is
-decided in `duties`.
+decided in `duties`. Another thread watches whether the worker still hears its broker, which `watch` decides.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
@@ -15,7 +16,8 @@ from celery.worker.control import inspect_command
 
 from .duties import Duty, duties, keep_up
 from .publish import EXECUTE_QUEUE, UPKEEP_QUEUE
-from .wiring import Services
+from .watch import Watch
+from .wiring import Services, task_seconds
 
 
 def takes_ours(worker: Any) -> bool:
@@ -24,15 +26,21 @@ def takes_ours(worker: Any) -> bool:
 
 
 def upkeep_step(
-    services: Callable[[], Services], *, begin: Callable[[Any], None] = lambda _worker: None
+    services: Callable[[], Services], *, begin: Callable[[Any], None] = lambda _worker: None, may_end: bool = False
 ) -> type[Upkeep]:
     """Return the bootstep for the worker steps of a Celery app.
 
     Args:
         services: What it ticks with.
         begin: Told of the worker before any of its parts starts, and only of one that carries upkeep.
+        may_end: A worker that does not hear its broker is ours to end.
     """
-    parts = {"services": staticmethod(services), "begin": staticmethod(begin), "__module__": __name__}
+    parts = {
+        "services": staticmethod(services),
+        "begin": staticmethod(begin),
+        "may_end": may_end,
+        "__module__": __name__,
+    }
 
     return type("Upkeep", (Upkeep,), parts)
 
@@ -43,6 +51,7 @@ class Upkeep(bootsteps.StartStopStep):
     requires = frozenset({"celery.worker.components:Pool"})
     services: Callable[[], Services]
     begin: Callable[[Any], None]
+    may_end: bool
     work: list[Duty] = []  # noqa: RUF012  # shown by `show_upkeep` in the same process
 
     def __init__(self, worker: Any, **_: Any) -> None:
@@ -58,13 +67,22 @@ class Upkeep(bootsteps.StartStopStep):
         """Be there before the pool forks and before the first message is taken."""
         self.begin(worker)
 
-    def start(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
-        """Begin ticking."""
-        Upkeep.work = duties(self.services())
+    def start(self, worker: Any) -> None:
+        """Begin ticking and watching."""
+        services = self.services()
+        Upkeep.work = duties(services)
         self._thread = threading.Thread(
             target=keep_up, args=(Upkeep.work, self._stop), name="post-purchase-upkeep", daemon=True
         )
         self._thread.start()
+        self._watch = Watch(
+            worker,
+            waiting=partial(services.messages_in, EXECUTE_QUEUE),
+            seconds=services.settings.broker.watch_seconds,
+            task_seconds=task_seconds(services.settings) if self.may_end else None,
+        )
+        # Nobody waits for it: it may be asking a broker that is slow, and has nothing to leave undone.
+        threading.Thread(target=self._watch.keep, args=(self._stop,), name="post-purchase-watch", daemon=True).start()
 
     def stop(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
         """End after the running tick."""

@@ -356,6 +356,19 @@ class Services:
             else:
                 return
 
+    def messages_in(self, queue: str) -> int | None:
+        """How many messages lie in a queue, asked over a connection of its own; None when the broker does not say."""
+        app = build_celery("post-purchase-watch", self.settings, timeout=self.settings.broker.socket_timeout_seconds)
+        with app.connection_for_read() as connection:
+            try:
+                connection.connect()
+                # On Redis kombu looks for the queue without the prefix of keys; there, to declare one changes nothing.
+                is_passive = connection.transport.driver_type != "redis"
+                return int(connection.channel().queue_declare(queue, passive=is_passive).message_count)
+            except (OperationalError, *connection.connection_errors, *connection.channel_errors) as error:
+                log.debug("broker.not_asked", queue=queue, problem=str(error))
+                return None
+
     def close(self) -> None:
         """Give back what is open."""
         if "limiter" in self.__dict__:
@@ -556,7 +569,6 @@ def _transport_options(settings: Settings, timeout: float | None) -> dict[str, A
         "socket_timeout": timeout or broker.socket_timeout_seconds,
         "socket_connect_timeout": timeout or broker.socket_timeout_seconds,
         "socket_keepalive": True,
-        "retry_on_timeout": timeout is None,
         "health_check_interval": 25,
     }
 

@@ -1,4 +1,4 @@
-"""A TCP proxy between two parts, which can be told to cut, delay, hold or halve what goes through it.
+"""A TCP proxy between two parts, which can be told to cut, delay, hold, halve or swallow what goes through it.
 
 Decides what happens to the bytes of a connection; which connections, and for how long, is `faults.py`. What a client
 has given up is never delivered afterwards: a connection that died takes with it what it had not yet said.
@@ -73,6 +73,9 @@ class Proxy:
     obstacle: Obstacle = field(default_factory=Obstacle)
     chance: random.Random = field(default_factory=random.Random)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _clients: set[asyncio.StreamWriter] = field(default_factory=set)
+    #: Those who are told nothing any more.
+    _deaf: frozenset[asyncio.StreamWriter] = frozenset()
 
     def start(self) -> Proxy:
         """Open the port; returns when it accepts connections."""
@@ -88,6 +91,10 @@ class Proxy:
     def clear(self) -> None:
         """Let everything pass again as usual."""
         self.obstacle = self.usual
+
+    def forget(self) -> None:
+        """Let nobody who is connected now hear another word, as a firewall does that has forgotten them."""
+        self._deaf = frozenset(self._clients)
 
     def reset(self) -> None:
         """Tear down every connection there is."""
@@ -114,6 +121,7 @@ class Proxy:
             return
         pair = {to_client, to_server}
         self._writers |= pair
+        self._clients.add(to_client)
         for each in pair:
             each.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ways = [
@@ -128,6 +136,7 @@ class Proxy:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
             self._writers -= pair
+            self._clients.discard(to_client)
             for each in pair:
                 each.close()
 
@@ -138,6 +147,8 @@ class Proxy:
             while piece := await reader.read(65_536):
                 if not await self._is_let_through(client):
                     return
+                if writer in self._deaf:
+                    continue
                 if self.obstacle.halved and self.chance.random() < self.obstacle.halved:
                     writer.write(piece[: len(piece) // 2])
                     await writer.drain()

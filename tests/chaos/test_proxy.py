@@ -114,3 +114,21 @@ def test_a_line_that_was_reset_is_gone_for_both_ends(proxy):
 
         with pytest.raises(ConnectionError):
             client.recv(100)
+
+
+def test_a_line_that_was_forgotten_still_takes_what_is_said(proxy, heard):
+    """That is what is hard about it: nobody is refused, and whoever connects anew is served."""
+    with connected(proxy) as client:
+        client.sendall(b"hello")
+        client.recv(100)
+
+        proxy.forget()
+
+        client.settimeout(0.3)
+        client.sendall(b"again")
+        with pytest.raises(TimeoutError):
+            client.recv(100)
+    with connected(proxy) as other:
+        other.sendall(b"new")
+        assert b"new" == other.recv(100)
+    assert b"helloagainnew" == heard

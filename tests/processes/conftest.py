@@ -45,6 +45,9 @@ AS_WORKER = ("worker", "--loglevel", "INFO")
 #: A worker that finds everything it needs is ready long before, even on a machine that does other things too.
 READY_WITHIN = 30.0
 
+#: An Erlang node takes its time.
+RABBITMQ_READY_WITHIN = 40.0
+
 
 def pytest_collection_modifyitems(items):
     here = Path(__file__).parent
@@ -154,6 +157,60 @@ def new_redis(tmp_path):
 @pytest.fixture
 def broker(new_redis, redis_programs):
     return new_redis(redis_programs["valkey"])
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(tmp_path_factory):
+    """The URL of a RabbitMQ: the one that is given, else a node of our own on ports that nobody uses."""
+    given = os.environ.get("POST_PURCHASE_TEST_RABBITMQ_URL")
+    if given:
+        yield given
+        return
+    program = shutil.which("rabbitmq-server", path=f"/usr/lib/rabbitmq/bin{os.pathsep}{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("rabbitmq-server is not installed and POST_PURCHASE_TEST_RABBITMQ_URL is not set")
+
+    folder = tmp_path_factory.mktemp("rabbitmq")
+    port, names_port = _free_port(), _free_port()
+    environment = {
+        **os.environ,
+        "HOME": str(folder),  # where Erlang keeps its cookie
+        "ERL_EPMD_PORT": str(names_port),
+        "RABBITMQ_BASE": str(folder),
+        "RABBITMQ_CONF_ENV_FILE": str(folder / "none.conf"),
+        "RABBITMQ_CONFIG_FILE": str(folder / "none"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
+        "RABBITMQ_LOG_BASE": str(folder / "log"),
+        "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
+        "RABBITMQ_NODENAME": f"pp{port}@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+        "RABBITMQ_NODE_PORT": str(port),
+        "RABBITMQ_DIST_PORT": str(_free_port()),
+        "RABBITMQ_PID_FILE": str(folder / "pid"),
+    }
+    log_file = folder / "server.log"
+    with log_file.open("wb") as log:
+        server = subprocess.Popen([program], env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until(lambda: _speaks_amqp(port), within=RABBITMQ_READY_WITHIN, tell=log_file.read_text)
+        yield f"amqp://guest:guest@127.0.0.1:{port}//"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+        # Erlang's register of names is a daemon of its own; it lets itself be ended once it has forgotten the node.
+        if names := shutil.which("epmd"):
+            end = [names, "-port", str(names_port), "-kill"]
+            wait_until(lambda: subprocess.run(end, capture_output=True, check=False).returncode == 0)
+
+
+def _speaks_amqp(port):
+    """Whether a broker of AMQP stands behind a port."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as wire:
+        wire.settimeout(5)
+        wire.sendall(b"AMQP\x00\x00\x09\x01")
+        return bool(wire.recv(1))
+    return False
 
 
 # ------------------------------------------------------------------------------------------------------------ workers
