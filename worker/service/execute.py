@@ -46,10 +46,8 @@ from .record import Decided, Recorded, announce, hand_back, record
 
 log = structlog.get_logger(__name__)
 
-#: While calls are in flight, the task looks for further due rows this often: a hung call must not idle the rest. When
-#: the last look brought more than the quotas let through, others have what they let through next.
+#: While calls are in flight, the task looks for further due rows this often: a hung call must not idle the rest.
 _LOOK_EVERY = 0.25
-_LOOK_EVERY_WHEN_SATED = 0.5
 
 #: A task that cannot record for want of a database tries again this often, until its leases have run out.
 _RECORD_PAUSE = 0.5
@@ -197,9 +195,8 @@ class _Task:
             return True
 
         is_busy = bool(self.sent) or self.admission.waiting > 0
-        every = _LOOK_EVERY_WHEN_SATED if self.admission.is_sated else _LOOK_EVERY
 
-        return is_busy and self._room() > 0 and now - self.looked >= every
+        return is_busy and self._room() > 0 and now - self.looked >= _LOOK_EVERY
 
     def _look(self) -> None:
         self.looked = self.x.monotonic()
