@@ -1,3 +1,7 @@
+from __future__ import annotations
+
+import contextlib
+
 import pytest
 from amqp.exceptions import NotFound, PreconditionFailed
 from kombu import Connection
