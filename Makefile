@@ -15,7 +15,7 @@ STAMP := $(VENV)/.built
 PEERS_STAMP := $(PEERS)/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help install run serve test test-fast hosts smoke chaos bench bench-quick bench-limits check format wheel clean
+.PHONY: help install run serve test test-fast steps hosts smoke chaos bench bench-quick bench-limits check format wheel clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -29,10 +29,13 @@ serve: $(STAMP)  ## the same, but it keeps running, with Flower at the address i
 	@$(VENV)/bin/python examples/run.py --serve
 
 test: $(STAMP)  ## all tests, on a real PostgreSQL and a real broker it starts itself
-	@$(VENV)/bin/python -m pytest -m "not docker and not hosts" -n 3 --dist loadfile
+	@$(VENV)/bin/python -m pytest -m "not docker and not hosts and not steps" -n 3 --dist loadfile
 
 test-fast: $(STAMP)  ## the tests that start no servers
 	@$(VENV)/bin/python -m pytest -m "not slow"
+
+steps: $(STAMP)  ## a process killed right before and right after each of its steps, 300 times; docs/kill-table.md is what came of it
+	@$(VENV)/bin/python -m pytest -m steps tests/steps
 
 hosts: $(STAMP)  ## the wheel in both host projects, on every Python that is found; takes minutes and needs a package index
 	@$(VENV)/bin/python -m pytest -m hosts -n 2 --durations=0 --durations-min=1 tests/hosts

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -90,6 +91,11 @@ def told(run, on_standby):
     return lambda *arguments: (run(*arguments), on_standby(*arguments))
 
 
+def without_seconds(shown):
+    """What a command shows, but for how much of a key's time is left: the two were not asked in the same second."""
+    return re.sub(r"open for .*", "open", shown)
+
+
 @pytest.mark.parametrize("pooler", ["none", "transaction"])
 def test_what_only_looks_works_on_a_standby(open_case, told, pooler):
     """People who look, and pages that are reloaded all day, need not ask the server that takes the payments."""
@@ -106,7 +112,7 @@ def test_what_only_looks_works_on_a_standby(open_case, told, pooler):
         here, there = told(*set_as, *question)
 
         assert (0, "") == (there.code, there.err), question
-        assert here.out == there.out
+        assert without_seconds(here.out) == without_seconds(there.out)
 
 
 def test_what_is_counted_is_counted_on_a_standby(told):

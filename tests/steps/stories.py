@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
@@ -52,6 +54,7 @@ WORDS: Mapping[str, str] = {
     "Publisher.escalate": "message of the ticket published",
     "TicketDesk.open": "ticket opened at the desk",
     "TicketDesk.append": "ticket added to at the desk",
+    "TicketDesk.close": "ticket closed at the desk",
     "Transaction.insert_commands": "command stored",
     "Transaction.find_by_key": "known command found",
     "Transaction.delete_commands": "what was just stored taken back",
@@ -78,6 +81,12 @@ WORDS: Mapping[str, str] = {
     "Transaction.note_action": "operator's action written",
     "Transaction.take_untold": "final command taken, and the project told",
     "Transaction.tell_later": "telling postponed",
+    "Transaction.prunable": "finished commands found",
+    "Transaction.keep_keys": "their keys kept",
+    "Transaction.open_transactions": "open transactions noted",
+    "Transaction.lock_prunable": "finished commands locked",
+    "Transaction.archived": "read for the archive",
+    "Transaction.prune": "finished commands removed",
 }
 
 
@@ -316,6 +325,20 @@ def told_of_one(cast: Cast) -> None:
     cast.hurry()
 
 
+def closed(cast: Cast) -> None:
+    """A ticket was opened at the desk, and an operator then decided about its only command."""
+    with_a_person(cast)
+    cast.aside.escalator.escalate(cast.ticket_id)
+    cast.aside.operator(by="operator", why="looked it up").resolve(cast.commands()[0].id)
+    cast.hurry()
+
+
+def done(cast: Cast) -> None:
+    """A capture succeeded."""
+    stored(cast)
+    tried(cast, is_final)
+
+
 def left_with_an_intent(cast: Cast, command: Any) -> None:
     """A process died between its intent and its send."""
     cast.store(command)
@@ -444,6 +467,18 @@ def tell(cast: Cast) -> None:
 
 def escalate(cast: Cast) -> None:
     cast.services.escalator.escalate(cast.ticket_id)
+
+
+def tell_of_the_end(cast: Cast) -> None:
+    with cast.aside.store.begin() as ours:
+        (ticket,) = ours.tickets(limit=10)
+    cast.services.escalator.escalate(ticket.id)
+
+
+def prune(cast: Cast) -> None:
+    with TemporaryDirectory() as folder:
+        pruner = cast.services.pruner(retention_days=0, archive_folder=Path(folder))
+        pruner.run_once()
 
 
 NOT_DONE = ("reset", {"executed": False}, "")
@@ -720,6 +755,39 @@ STORIES: Mapping[str, Story] = {
             "commit",
         ),
         first=2,
+    ),
+    "ticket-closes": Story(
+        words="A desk is told that its ticket has closed",
+        before=closed,
+        act=tell_of_the_end,
+        faults=(UNHEARD,),
+        steps=(
+            "Transaction.claim_ticket",
+            "commit",
+            "TicketDesk.close",
+            "Transaction.land_ticket",
+            "commit",
+        ),
+        first=2,
+    ),
+    "prune": Story(
+        words="What ended long ago is removed",
+        before=done,
+        act=prune,
+        after=prune,
+        steps=(
+            "Transaction.prunable",
+            "Transaction.keep_keys",
+            "commit",
+            "Transaction.open_transactions",
+            "commit",
+            "Transaction.open_transactions",
+            "commit",
+            "Transaction.lock_prunable",
+            "Transaction.archived",
+            "Transaction.prune",
+            "commit",
+        ),
     ),
     "desk-away": Story(
         words="The desk does not take a ticket",

@@ -38,7 +38,7 @@ SHIPPING = {"enqueue", "enqueue-django"}
 TOLD = {"enqueue-django", "tell", "tell-again"}
 
 #: All deaths are died together, before the first is judged: most of each is waiting for a lease to run out.
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.steps, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")
