@@ -17,6 +17,7 @@ import os
 import socket
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -162,7 +163,7 @@ def _response(status: bytes, body: bytes, headers: bytes) -> bytes:
     return b"HTTP/1.1 %s\r\n%s%sContent-Length: %d\r\n\r\n%s" % (status, headers, kind, len(body), body)
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.Protocol, ABC):
     """One kept-alive connection; requests are taken in their order."""
 
     def __init__(self) -> None:
@@ -188,8 +189,9 @@ class _Connection(asyncio.Protocol):
             method, path, *_ = first.split(b" ")
             self._take(method, path, headers, body)
 
+    @abstractmethod
     def _take(self, method: bytes, path: bytes, headers: dict[bytes, bytes], body: bytes) -> None:
-        raise NotImplementedError
+        """Answer one request."""
 
 
 class _Merchant(_Connection):

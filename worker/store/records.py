@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import FromClause, Text, bindparam, column, func, select, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
+
+from .schema import in_utc
 
 #: Escapes in JSON: pairs of surrogates, which are one character; NUL and half a pair; any other.
 _ESCAPED = re.compile(r"\\ud[89ab]..\\ud[c-f]..|(?P<refused>\\u(?:0000|d[89a-f]..))|\\.")
@@ -61,7 +63,7 @@ def _postgresql(value: Any) -> str:
         case UUID():
             return str(value)
         case datetime():
-            return _aware(value).isoformat()
+            return in_utc(value).isoformat()
         case bytes():
             return f"\\x{value.hex()}"
     raise TypeError(type(value).__name__)
@@ -72,12 +74,5 @@ def _sqlite(value: Any) -> str:
         case UUID():
             return value.hex
         case datetime():
-            return _aware(value).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+            return in_utc(value).strftime("%Y-%m-%d %H:%M:%S.%f")
     raise TypeError(type(value).__name__)
-
-
-def _aware(value: datetime) -> datetime:
-    if value.tzinfo is None:
-        message = "a naive datetime cannot be stored; give it a time zone"
-        raise ValueError(message)
-    return value

@@ -45,6 +45,15 @@ from ..domain.state import FINAL, UNFINISHED, State
 from ..domain.ticket import TicketState
 
 
+def in_utc(moment: datetime) -> datetime:
+    """Move a moment to UTC; nobody could say which instant a naive one means."""
+    if moment.tzinfo is None:
+        message = "a naive datetime cannot be stored; give it a time zone"
+        raise ValueError(message)
+
+    return moment.astimezone(UTC)
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """A moment: `timestamptz` on PostgreSQL, UTC text with microseconds on SQLite; always aware in Python."""
 
@@ -55,10 +64,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         """Refuse naive times; store UTC."""
         if value is None:
             return None
-        if value.tzinfo is None:
-            message = "a naive datetime cannot be stored; give it a time zone"
-            raise ValueError(message)
-        moment = value.astimezone(UTC)
+        moment = in_utc(value)
 
         return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
 
