@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from worker.ports import Want
+
 
 @pytest.fixture
 def limiter(local_place, published, new_limiter):
@@ -38,3 +40,28 @@ def test_a_stray_429_begins_anew(time, limiter):
         time.seconds += waits[-1] + 1.0
 
     assert waits == pytest.approx([0.1] * 4, abs=0.01)
+
+
+def test_a_few_of_many_are_no_row_however_soon_they_come(time, limiter):
+    """A busy machine sends a few of a thousand late; if each stillness called for a longer one, all would stop."""
+    waits = []
+    for _ in range(6):
+        waits.append(limiter.throttled("shop", "refund", None, sent_ago=0.05))
+        time.seconds += waits[-1]
+        limiter.reserve([Want(account="shop", kind="refund", count=50)])
+        time.seconds += 0.25
+
+    assert waits == pytest.approx([0.1] * 6, abs=0.01)
+
+
+def test_many_of_those_sent_since_make_a_row_whether_or_not_each_prolongs_it(time, limiter):
+    """Of a quota that was halved unseen every second one is refused, most of them under way when the first was."""
+    waits = []
+    for _ in range(4):
+        waits.append(limiter.throttled("shop", "capture", None, sent_ago=0.02))
+        for _ in range(5):
+            limiter.throttled("shop", "capture", None, sent_ago=0.05)
+        time.seconds += waits[-1] + 0.05
+        limiter.reserve([Want(account="shop", kind="capture", count=25)])
+
+    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8], abs=0.01)

@@ -239,7 +239,7 @@ def test_a_process_that_stood_still_does_not_catch_up_in_one_go(limited, new_adm
     admission.sort(limited.store.claim(None, limit=100, lease=LEASE))
 
     limited.clock.advance(timedelta(seconds=0.8))
-    found = admission.due(at_most=200)
+    found = admission.due(under_way=0)
 
     assert len(found.now) <= 4
 
@@ -256,6 +256,19 @@ def test_what_waits_for_a_later_moment_takes_no_place_in_the_window(limited, new
     assert admission.appetite(under_way=0) > 150
 
 
+def test_a_slot_is_used_even_while_as_many_answers_as_the_window_holds_wait_to_be_recorded(limited, new_admission):
+    """What was claimed for a slot and then missed it is a part of the quota that nobody gets back."""
+    limited.rates[ACCOUNT] = rates(captures=300.0)
+    admission = new_admission()
+    for _ in range(20):
+        limited.capture()
+    admission.sort(limited.store.claim(None, limit=20, lease=LEASE))
+
+    begun = admission.due(under_way=admission.window)
+
+    assert len(begun.now) == 20
+
+
 @pytest.mark.parametrize(("seconds", "window"), [(0.001, 200), (0.05, 200), (0.1, 400), (0.2, 800), (30, 800)], ids=str)
 def test_the_window_is_as_wide_as_the_provider_is_slow(limited, new_admission, seconds, window):
     """A fixed number of calls under way would make a slow provider a slow worker."""
@@ -266,7 +279,7 @@ def test_the_window_is_as_wide_as_the_provider_is_slow(limited, new_admission, s
 
     for _ in range(400):
         admission.sort([each])
-        admission.begun(admission.due(at_most=1).now)
+        admission.begun(admission.due(under_way=0).now)
         admission.ready()
         limited.advance(seconds)
         admission.ended([each])

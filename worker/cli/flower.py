@@ -86,9 +86,12 @@ def flower(
 def basic_auth(folder: Path) -> str:
     """Return who may look: what the environment says, else the operator whose password the folder keeps.
 
+    The folder is made in either case: Flower starts without one too, and then keeps nothing of what it has seen.
+
     Raises:
-        BadInput: The environment's value cannot be used, or others can read the file.
+        BadInput: The environment's value cannot be used, others can read the file, or the folder cannot be made.
     """
+    _make_folder(folder)
     given = os.environ.get(BASIC_AUTH)
     if given is None:
         return f"{_USER}:{_password(folder)}"
@@ -99,9 +102,15 @@ def basic_auth(folder: Path) -> str:
     return given
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput([f"--folder {folder} cannot be made: {error.strerror}; name one that can"]) from error
+
+
 def _password(folder: Path) -> str:
     file = folder / "password"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not file.exists():
         _make_password(file)
     if file.stat().st_mode & _OTHERS:

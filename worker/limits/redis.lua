@@ -4,6 +4,7 @@
 
 local CELL_MS, CELLS_A_SECOND = 20, 50
 local ACTIVE_MS, FIRST_MS, CLOSED_MS, SPARE_MS, IN_A_ROW_MS = 2000, 5000, 60000, 60000, 250
+local OFTEN = 0.05
 local PACE, EAGER, HAIR, CARRIED_CELLS, BOUNDLESS, MOST_DOUBLINGS = 50, 1.1, 1e-6, 2, 1000000000, 30
 
 local order = cjson.decode(ARGV[1])
@@ -22,7 +23,8 @@ local function bring_up(state)
   state.anchor = state.anchor or now_cell
   state.members = state.members or {}
   for _, name in ipairs({ 'used', 'low' }) do state[name] = state[name] or {} end
-  for _, name in ipairs({ 'until', 'tail', 'first_at', 'row', 'window', 'throttled' }) do state[name] = state[name] or 0 end
+  local numbers = { 'until', 'tail', 'first_at', 'row', 'window', 'throttled', 'handed_out', 'refused' }
+  for _, name in ipairs(numbers) do state[name] = state[name] or 0 end
   local gone = now_cell - CELLS_A_SECOND - state.at
   if gone > 0 then
     for _, name in ipairs({ 'used', 'low' }) do
@@ -164,6 +166,7 @@ end
 
 local function take_all(states, cell, count, goes_first)
   for _, state in ipairs(states) do
+    state.handed_out = state.handed_out + count
     take(state, 'used', cell, count)
     if not goes_first then take(state, 'low', cell, count) end
   end
@@ -257,11 +260,14 @@ function verbs.throttled(states)
   local waits, sent = {}, now - order.age
   for index, state in ipairs(states) do
     if sent >= state['until'] then
-      local is_in_a_row = sent - state['until'] < 2 * state.window + IN_A_ROW_MS
+      local is_soon = sent - state['until'] < 2 * state.window + IN_A_ROW_MS
+      local is_in_a_row = is_soon and state.refused >= OFTEN * state.handed_out
       state.row = is_in_a_row and state.row + 1 or 1
+      state.handed_out, state.refused = 0, 0
       state.window = math.min(order.cap, order.base * 2 ^ math.min(state.row - 1, MOST_DOUBLINGS))
       state['until'] = math.ceil(now + order.chance * state.window)
     end
+    state.refused = state.refused + 1
     state.throttled = state.throttled + 1
     waits[index] = math.max(0, state['until'] - now)
   end

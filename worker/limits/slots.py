@@ -65,8 +65,11 @@ _PACE = 50.0
 #: When to come back to a bucket that lets nothing through: a quota of 0 is looked at again after a minute.
 _CLOSED_MS = 60_000
 
-#: A 429 to what was sent so soon after a stillness, and twice as long as that could have been, is one in a row with it.
+#: A 429 to what was sent so soon after a stillness, and twice as long as that could have been, may be one in a row with
+#: it. It is, if since that stillness began this part of what was let go met a 429: a busy machine sends a few of a
+#: thousand late, whatever the quota, and if those made a row, each stillness would call for a longer one.
 _IN_A_ROW_MS = 250
+_OFTEN = 0.05
 
 #: Sums of fractions are a hair off; a whole number must not become the next one.
 _HAIR = 1e-6
@@ -107,7 +110,7 @@ def _bring_up(state: State, now: int) -> None:
     state.setdefault("anchor", cell)
     for name in ("used", "low"):
         state.setdefault(name, [])
-    for name in ("until", "tail", "first_at", "row", "window", "throttled"):
+    for name in ("until", "tail", "first_at", "row", "window", "throttled", "handed_out", "refused"):
         state.setdefault(name, 0)
     state.setdefault("members", {})
     gone = cell - CELLS_A_SECOND - state["at"]
@@ -282,6 +285,7 @@ def _slots(order: Order, want: Order, levels: Sequence[_Level], now: int) -> Rep
 
 def _take_all(states: Sequence[State], cell: int, count: int, *, goes_first: bool) -> None:
     for state in states:
+        state["handed_out"] += count
         _take(state, "used", cell, count)
         if not goes_first:
             _take(state, "low", cell, count)
@@ -382,18 +386,21 @@ def _observe(order: Order, states: Sequence[State], now: int) -> Reply:
 def _throttled(order: Order, states: Sequence[State], now: int) -> Reply:
     """Keep buckets still; a 429 to what was sent before the last stillness ended is told nothing new by it.
 
-    In a row are those of which the next one was sent soon after a stillness: a stray one in the midst of answers that
-    were let through begins anew.
+    In a row are those of which the next one was sent soon after a stillness, while many of those sent since it began
+    met a 429 as well: a stray one in the midst of answers that were let through begins anew.
     """
     waits = []
     sent = now - order["age"]
     for state in states:
         if sent >= state["until"]:
-            is_in_a_row = sent - state["until"] < 2 * state["window"] + _IN_A_ROW_MS
+            is_soon = sent - state["until"] < 2 * state["window"] + _IN_A_ROW_MS
+            is_in_a_row = is_soon and state["refused"] >= _OFTEN * state["handed_out"]
             state["row"] = state["row"] + 1 if is_in_a_row else 1
+            state["handed_out"] = state["refused"] = 0
             wait = partial(back_off, state["row"], base=order["base"], cap=order["cap"])
             state["window"] = wait(chance=1.0)
             state["until"] = math.ceil(now + wait(chance=order["chance"]))
+        state["refused"] += 1
         state["throttled"] += 1
         waits.append(max(0, state["until"] - now))
 

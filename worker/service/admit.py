@@ -27,7 +27,7 @@ from .breaker import Breaker
 _READ_BACK = "read_back"
 
 #: An account whose quota is used up is left alone by claims for so long, in seconds, or until its next slot is near.
-_LEAVE_ALONE = 0.5
+_LEAVE_ALONE = 0.25
 
 #: Commands that are claimed at the least, however little the last claim could be sent of.
 _LEAST = 10
@@ -156,9 +156,13 @@ class Admission:
         self._appetite = max(_LEAST, got + got // 4) if later else min(self._narrowest, 2 * self._appetite)
         self._put_off(later)
 
-    def due(self, *, at_most: int) -> Sorted:
-        """Take those whose slot comes in a moment, and those that must come back later, for one transaction."""
+    def due(self, *, under_way: int) -> Sorted:
+        """Take those whose slot comes in a moment, and those that must come back later, for one transaction.
+
+        Claims keep to the window; a slot that is held must not be lost because answers of others are not recorded yet.
+        """
         now = self._monotonic()
+        at_most = self._widest - under_way
         self._ask_anew(now)
         if self._waiting and self._waiting[0].at > now + _SOON:
             return Sorted(now=(), later=())

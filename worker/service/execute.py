@@ -243,7 +243,7 @@ class _Task:
 
     def _begin_due(self) -> None:
         """Begin what is due in a moment, and send what is due now."""
-        found = self.admission.due(at_most=self.admission.window - len(self.sent) - len(self.ended))
+        found = self.admission.due(under_way=len(self.sent) + len(self.ended))
         if found.now or found.later:
             try:
                 self._begin(found.now, later=found.later)
