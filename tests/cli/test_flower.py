@@ -87,11 +87,19 @@ def test_a_file_that_holds_no_password_is_refused(folder, kept):
 
 
 def test_the_environment_says_who_may_look(folder, environ):
-    """Containers get their secrets there, and leave no file."""
+    """Containers get their secrets there, and leave no file; the folder is for what Flower has seen."""
     environ[flower.BASIC_AUTH] = "night:s3cret:x,day:other"
 
     assert "night:s3cret:x,day:other" == flower.basic_auth(folder)
-    assert not folder.exists()
+    assert [] == list(folder.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    """Flower would start without it, log a traceback every ten seconds, and keep nothing."""
+    (tmp_path / "taken").write_text("a file\n", encoding="utf-8")
+
+    with pytest.raises(BadInput, match="cannot be made"):
+        flower.basic_auth(tmp_path / "taken" / "flower")
 
 
 @pytest.mark.parametrize("given", ["", "nobody", ":s3cret", "night:", "night:s3cret,", "night:s3 cret", "nïght:s3cret"])

@@ -1,3 +1,16 @@
+import json
+import os
+import subprocess
+import sys
+from base64 import b64encode
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import pytest
+
+import worker
 from worker import Capture
 
 ORDER = "4ba29b50-be7b-44f5-a492-113e6a865e22"
@@ -50,3 +63,58 @@ def test_neither_events_nor_messages_hold_more_than_ids(shop, new_worker, sandbo
     secrets = (key, "123456", "parcel-1", "a fine thing", "sandbox", "captured_amount", ORDER)
     assert str(captured) in told
     assert [] == [each for each in secrets if each in told]
+
+
+@contextmanager
+def running_flower(environment, folder, port):
+    """`post-purchase flower`, stopped at the end as a supervisor stops it."""
+    told = {
+        **os.environ,
+        **environment,
+        "PYTHONPATH": str(Path(worker.__file__).parents[1]),
+        "FLOWER_BASIC_AUTH": LOOKS,
+    }
+    with (folder / "flower.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "worker.cli", "flower", f"--port={port}", f"--folder={folder / 'flower'}"],
+            env=told,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+LOOKS = "operator:looks"
+
+
+def seen_by_flower(port):
+    """The labels of the tasks that Flower knows; None while it does not answer."""
+    headers = {"Authorization": f"Basic {b64encode(LOOKS.encode()).decode()}"}
+    try:
+        with urlopen(
+            Request(f"http://127.0.0.1:{port}/api/tasks", headers=headers), timeout=5
+        ) as answer:  # loopback only
+            return sorted(each["args"] for each in json.load(answer).values())
+    except (URLError, TimeoutError):
+        return None
+
+
+@pytest.mark.timeout(300)
+def test_what_flower_has_seen_is_there_after_a_restart(shop, new_worker, environment, tmp_path, free_port, until):
+    """A deployment at noon must not hide what went wrong in the morning."""
+    port = free_port()
+    with running_flower(environment, tmp_path, port):
+        until(lambda: seen_by_flower(port) == [], within=90)
+        new_worker().ready(within=90)
+        shop.enqueue(Capture(account="klarna-eu", order_id=ORDER, amount=1000, reference="parcel-1"))
+        before = until(lambda: seen_by_flower(port), within=60)
+
+    with running_flower(environment, tmp_path, port):
+        after = until(lambda: seen_by_flower(port), within=90)
+
+    assert ["capture klarna-eu 4ba29b50… try 1 of 4"] == before == after
