@@ -84,7 +84,13 @@ class Transport(Protocol):
         """How many requests were sent and not yet collected."""
 
     def send(self, tag: UUID, request: Request) -> None:
-        """Start one request; returns at once. `tag` must not be in flight already."""
+        """Take one request; returns at once. `tag` must not be in flight already.
+
+        It leaves with `flush`, or with the next `collect`.
+        """
+
+    def flush(self) -> None:
+        """Have leave what was taken; returns at once."""
 
     def collect(self, within: float) -> Sequence[tuple[UUID, Answer | NoAnswer]]:
         """Return what has ended, waiting at most `within` seconds for the first."""

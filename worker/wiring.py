@@ -465,6 +465,7 @@ class Services:
             connect_timeout=http.connect_timeout_seconds,
             total_timeout=http.total_timeout_seconds,
             ca_file=None if http.ca_file is None else str(http.ca_file),
+            connections=http.max_in_flight,
         )
 
     def _executor(self) -> Executor:

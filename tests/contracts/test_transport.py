@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import takewhile
 from uuid import uuid4
 
 import pytest
@@ -335,6 +336,20 @@ def test_collect_comes_back_empty_handed_when_the_time_is_up(line, order_id):
 
     assert [] == list(early)
     assert 1 == line.transport.in_flight
+
+
+def test_what_was_taken_leaves_with_flush(line):
+    """A send keeps to its moment, though nobody looks for answers before the next transaction is over."""
+    line.ask()
+    before = len(line.world.requests())
+    line.start()
+
+    line.transport.flush()
+    pauses = takewhile(lambda _: len(line.world.requests()) == before, range(500))
+    for _ in pauses:
+        line.pause()
+
+    assert before + 1 == len(line.world.requests())
 
 
 def test_collect_does_not_wait_when_nothing_is_in_flight(line):

@@ -45,6 +45,7 @@ def start(order_id):
             repeatable=True,
         )
         transport.send(tag, request)
+        transport.flush()
 
         return tag
 

@@ -86,7 +86,7 @@ def test_rescue_overwriting_a_finished_job(stage):
         # What was not sent finds that the order has expired meanwhile.
         pytest.param({"store": {"after": "claim"}}, State.REJECTED, 0, id="claimed"),
         pytest.param({"store": {"after": "begin", "number": 1}}, State.ESCALATED, 0, id="about-to-send"),
-        pytest.param({"transport": {"after": "send"}}, State.SUCCEEDED, 1, id="sent"),
+        pytest.param({"transport": {"after": "flush"}}, State.SUCCEEDED, 1, id="sent"),
     ],
 )
 def test_jobs_left_running_for_months(stage, where, state, effects):

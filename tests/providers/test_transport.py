@@ -654,6 +654,26 @@ def test_connections_stay_open_in_quiet_times(serve, transport, ask, answer_to, 
     assert (len(server.requests), server.connections) == (3 * batch, batch)
 
 
+def test_as_many_connections_are_kept_as_requests_may_be_under_way(serve, open_transport, ask, collect_all):
+    """With fewer, each answer of a slow provider closes a connection, and the next request shakes hands again."""
+    batch = 260
+    together = threading.Barrier(batch)
+
+    def script(line):
+        while line.read_request():
+            together.wait(20)
+            line.send(DONE)
+
+    server = serve(script)
+    transport = open_transport(connections=batch)
+    for _ in range(2):
+        for _ in range(batch):
+            transport.send(uuid4(), ask(f"{server.url}/batch"))
+        collect_all(transport)
+
+    assert (len(server.requests), server.connections) == (2 * batch, batch)
+
+
 def test_more_than_a_thousand_open_files_do_no_harm(serve, open_transport, ask, answer_to):
     """`select` fails, or worse, above file descriptor 1023, and a host process may have that many open."""
     server = serve(DONE)

@@ -394,6 +394,9 @@ class Watched:
     def send(self, tag, request):
         self._transport.send(tag, request)
 
+    def flush(self):
+        self._transport.flush()
+
     def collect(self, within):
         self.seen.append(self._transport.in_flight)
 

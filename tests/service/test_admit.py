@@ -30,6 +30,9 @@ class Noted:
         self.moments[tag] = (self._clock.now - NOON).total_seconds()
         self._transport.send(tag, request)
 
+    def flush(self):
+        self._transport.flush()
+
     def collect(self, within):
         return self._transport.collect(within)
 

@@ -794,7 +794,7 @@ def test_a_death_after_the_intent_of_a_change_without_a_key_calls_a_person(stage
     command_id = stage.unreadable(keyed=False)
 
     with pytest.raises(Died):
-        stage.execute(command_id, transport=Interrupted(stage.transport, after="send", then=die))
+        stage.execute(command_id, transport=Interrupted(stage.transport, after="flush", then=die))
     stage.restart()
     stage.work(timedelta(hours=1))
 

@@ -241,6 +241,9 @@ class Checked:
         self._life.demand_that_it_may_be_sent(tag, request)
         self._transport.send(tag, request)
 
+    def flush(self):
+        self._transport.flush()
+
     def collect(self, within):
         collected = self._transport.collect(within)
         self._life.note_what_is_as_asked()

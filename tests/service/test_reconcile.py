@@ -174,7 +174,7 @@ def test_a_change_whose_worker_died_after_it_was_done_is_found(stage, transactio
     """The reply went to a process that was no more."""
     command_id = stage.enqueue(capture_of(transaction(stage)))
     with pytest.raises(Died):
-        stage.execute(command_id, transport=Interrupted(stage.transport, after="send", then=die))
+        stage.execute(command_id, transport=Interrupted(stage.transport, after="flush", then=die))
     stage.restart()
 
     stage.work(timedelta(hours=1))
@@ -623,7 +623,7 @@ def test_a_worker_that_dies_while_it_reads_leaves_the_read_to_the_next(each_stag
     each_stage.execute(command_id)
     each_stage.advance(60)
     with pytest.raises(Died):
-        each_stage.execute(command_id, transport=Interrupted(each_stage.transport, after="send", then=die))
+        each_stage.execute(command_id, transport=Interrupted(each_stage.transport, after="flush", then=die))
     each_stage.restart()
 
     each_stage.advance(LEASE.total_seconds() + 1)

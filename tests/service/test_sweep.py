@@ -16,7 +16,7 @@ def abandoned():
     def leave(stage, *, sent=True, command_id=None, **fields):
         command_id = command_id or stage.capture(**fields)
         parts = (
-            {"transport": Interrupted(stage.transport, after="send", then=die)}
+            {"transport": Interrupted(stage.transport, after="flush", then=die)}
             if sent
             else {"store": Interrupted(stage.store, after="claim", then=die)}
         )

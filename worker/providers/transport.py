@@ -34,9 +34,6 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 #: on it may be lost.
 IDLE_SECONDS = 45
 
-#: As many commands as one account may have in flight, and some. Older libcurls let their own limit follow the number
-#: of requests under way, and so close most connections after a batch.
-IDLE_CONNECTIONS = 256
 
 #: Where systems keep the authorities they trust, for a Python whose own OpenSSL was built for another system.
 SYSTEM_BUNDLES = (
@@ -141,8 +138,18 @@ class CurlTransport:
     """`ports.Transport` on libcurl. An instance belongs to one thread of one process."""
 
     def __init__(
-        self, *, connect_timeout: float = 5.0, total_timeout: float = 30.0, ca_file: str | None = None
+        self,
+        *,
+        connect_timeout: float = 5.0,
+        total_timeout: float = 30.0,
+        ca_file: str | None = None,
+        connections: int = 200,
     ) -> None:
+        """Keep up to so many connections open, idle ones included.
+
+        With fewer of them than requests under way, each answer would close a connection that the next request needs.
+        Left to itself, an older libcurl lets the number follow the requests under way: most close after a batch.
+        """
         self._connect_ms = round(connect_timeout * 1000)
         self._total_ms = round(total_timeout * 1000)
         self._authorities = find_authorities(ca_file)
@@ -156,7 +163,7 @@ class CurlTransport:
         self._multi: Any = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
-        self._multi.setopt(pycurl.M_MAXCONNECTS, IDLE_CONNECTIONS)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, connections)
 
     @property
     def in_flight(self) -> int:
@@ -164,7 +171,7 @@ class CurlTransport:
         return len(self._in_flight)
 
     def send(self, tag: UUID, request: Request) -> None:
-        """Start one request; returns at once. Raises before anything is sent, or not at all."""
+        """Take one request; returns at once. Raises before anything is sent, or not at all."""
         if tag in self._in_flight:
             raise AlreadyInFlight(tag)
         self._require_safe(request.url)
@@ -175,6 +182,9 @@ class CurlTransport:
         call.load(tag, request, headers)
         self._multi.add_handle(call.curl)
         self._in_flight[tag] = call
+
+    def flush(self) -> None:
+        """Have leave what was taken: many at once cost libcurl less than one by one."""
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
     def collect(self, within: float) -> Sequence[tuple[UUID, Answer | NoAnswer]]:

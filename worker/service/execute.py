@@ -256,8 +256,11 @@ class _Task:
         self._send_ready()
 
     def _send_ready(self) -> None:
-        for each in self.admission.ready():
+        ready = self.admission.ready()
+        for each in ready:
             self._send(each, self.requests.pop(each.id))
+        if ready:
+            self.x.transport.flush()
 
     def _admit(
         self, transaction: Transaction, held: Sequence[Held], requests: Mapping[UUID, Request | NotSent | Ambiguous]

@@ -102,7 +102,7 @@ class SandboxTransport:
         return len(self._exchanges)
 
     def send(self, tag: UUID, request: Request) -> None:
-        """Start one request; returns at once. Raises before anything is sent, or not at all."""
+        """Take one request; returns at once. Raises before anything is sent, or not at all."""
         if tag in self._exchanges:
             raise AlreadyInFlight(tag)
         require_safe_address(request.url)
@@ -110,6 +110,9 @@ class SandboxTransport:
 
         self._progress()
         self._exchanges[tag] = self._begin(tag, request, sent_at=self._clock.now)
+
+    def flush(self) -> None:
+        """Have leave what was taken."""
         self._progress()
 
     def collect(self, within: float) -> Sequence[tuple[UUID, Answer | NoAnswer]]:
