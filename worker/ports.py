@@ -86,7 +86,7 @@ class Transport(Protocol):
     def send(self, tag: UUID, request: Request) -> None:
         """Take one request; returns at once. `tag` must not be in flight already.
 
-        It leaves with `flush`, or with the next `collect`.
+        It leaves with `flush`, or with the next `collect` that waits.
         """
 
     def flush(self) -> None:

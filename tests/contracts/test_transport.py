@@ -345,6 +345,7 @@ def test_what_was_taken_leaves_with_flush(line):
     line.start()
 
     line.transport.flush()
+
     pauses = takewhile(lambda _: len(line.world.requests()) == before, range(500))
     for _ in pauses:
         line.pause()

@@ -272,6 +272,19 @@ def test_a_slot_is_used_even_while_as_many_answers_as_the_window_holds_wait_to_b
     assert len(begun.now) == 20
 
 
+@pytest.mark.parametrize(("captures", "is_little"), [(10.0, True), (80.0, False), (100_000.0, False)])
+def test_a_claim_that_brought_little_to_send_is_followed_by_a_rest(limited, new_admission, captures, is_little):
+    """It costs the same whatever it brings; eight processes that share a quota would mostly claim in vain."""
+    limited.rates[ACCOUNT] = rates(captures=captures)
+    admission = new_admission()
+    for _ in range(100):
+        limited.capture()
+
+    admission.sort(limited.store.claim(None, limit=100, lease=LEASE))
+
+    assert is_little == admission.is_to_rest
+
+
 @pytest.mark.parametrize(("seconds", "window"), [(0.001, 200), (0.05, 200), (0.1, 400), (0.2, 800), (30, 800)], ids=str)
 def test_the_window_is_as_wide_as_the_provider_is_slow(limited, new_admission, seconds, window):
     """A fixed number of calls under way would make a slow provider a slow worker."""

@@ -765,7 +765,7 @@ def test_a_death_between_claim_and_intent_costs_a_lease_and_nothing_else(each_st
 
 @pytest.mark.parametrize(
     ("part", "hook"),
-    [("transport", {"before": "send"}), ("transport", {"after": "send"}), ("transport", {"after": "collect"})],
+    [("transport", {"before": "send"}), ("transport", {"after": "flush"}), ("transport", {"after": "collect"})],
     ids=["before the send", "after the send", "before the record"],
 )
 def test_a_death_after_the_intent_is_an_attempt_in_doubt_that_ended_with_the_lease(each_stage, part, hook):

@@ -107,6 +107,8 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput([f"--folder {folder} cannot be made: {error.strerror}; name one that can"]) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BadInput([f"--folder {folder} cannot be written to by this user; name one that can"])
 
 
 def _password(folder: Path) -> str:

@@ -66,8 +66,9 @@ _PACE = 50.0
 _CLOSED_MS = 60_000
 
 #: A 429 to what was sent so soon after a stillness, and twice as long as that could have been, may be one in a row with
-#: it. It is, if since that stillness began this part of what was let go met a 429: a busy machine sends a few of a
-#: thousand late, whatever the quota, and if those made a row, each stillness would call for a longer one.
+#: it. It is, if as many 429s came since that stillness began as are this part of the slots handed out since: a busy
+#: machine sends a few of a thousand late, whatever the quota, and if those made a row, each stillness would call for a
+#: longer one.
 _IN_A_ROW_MS = 250
 _OFTEN = 0.05
 
@@ -386,8 +387,9 @@ def _observe(order: Order, states: Sequence[State], now: int) -> Reply:
 def _throttled(order: Order, states: Sequence[State], now: int) -> Reply:
     """Keep buckets still; a 429 to what was sent before the last stillness ended is told nothing new by it.
 
-    In a row are those of which the next one was sent soon after a stillness, while many of those sent since it began
-    met a 429 as well: a stray one in the midst of answers that were let through begins anew.
+    In a row are those of which the next one was sent soon after a stillness, while the 429s that came since it began
+    are many beside the slots handed out since, less those given back: a stray one in the midst of answers that were
+    let through begins anew.
     """
     waits = []
     sent = now - order["age"]

@@ -34,7 +34,6 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 #: on it may be lost.
 IDLE_SECONDS = 45
 
-
 #: Where systems keep the authorities they trust, for a Python whose own OpenSSL was built for another system.
 SYSTEM_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch

@@ -32,6 +32,10 @@ _LEAVE_ALONE = 0.25
 #: Commands that are claimed at the least, however little the last claim could be sent of.
 _LEAST = 10
 
+#: A claim costs the same whatever it brings. Where others use up the quota too, one that brought fewer than this many
+#: to send is followed by a rest, and the next one brings more.
+_LITTLE = 25
+
 #: Intents are written when the next slot is so near, in seconds, and with it those of all slots that are not much
 #: farther: many in one transaction, and no send has to wait for it.
 _SOON = 0.05
@@ -104,10 +108,11 @@ class Admission:
         self._buckets: dict[tuple[str, str], str] = {}
         self._appetite = self._narrowest
         self._is_sated = False
+        self._is_to_rest = False
 
     @property
     def window(self) -> int:
-        """How many calls may be under way or unrecorded at once: the more, the longer the provider takes."""
+        """For how many calls under way or unrecorded at once to claim: the more, the longer the provider takes."""
         return min(self._widest, round(self._narrowest * max(1.0, self._takes / _QUICK)))
 
     @property
@@ -140,6 +145,11 @@ class Admission:
         """Whether the last claim brought more than may be sent for now."""
         return self._is_sated
 
+    @property
+    def is_to_rest(self) -> bool:
+        """Whether so little of what the last claim brought may be sent that another at once is not worth its price."""
+        return self._is_to_rest
+
     def sort(self, held: Sequence[Held]) -> None:
         """Ask once for a slot for each of many commands; keep those that are near."""
         later: list[tuple[Held, float]] = []
@@ -153,6 +163,7 @@ class Admission:
         later += self._reserve(by_want)
         got = len(held) - len(later)
         self._is_sated = bool(later)
+        self._is_to_rest = bool(later) and got < _LITTLE
         self._appetite = max(_LEAST, got + got // 4) if later else min(self._narrowest, 2 * self._appetite)
         self._put_off(later)
 

@@ -58,7 +58,7 @@ class Limits:
     """How much a task takes on, and for how long.
 
     Attributes:
-        window: Calls in flight at once, and commands claimed at once, while the provider answers quickly.
+        window: Commands claimed at once, and so calls in flight at once, while the provider answers quickly.
         widest: Calls in flight at once at the most, however slowly it answers.
         lease: How long a claim holds.
         reply: The longest that a call may take; a call is not begun with less than this left of its lease.
@@ -173,6 +173,8 @@ class _Task:
         """Claim commands and begin their calls; return how many were claimed."""
         began = self.x.monotonic()
         limit = self.limits.window if ids else self._room()
+        if limit <= 0:
+            return 0
         held = self.x.store.claim(ids, limit=limit, lease=self.limits.lease, without=self.admission.left_alone())
         self._send_ready()
         for each in held:
@@ -191,12 +193,12 @@ class _Task:
         now = self.x.monotonic()
         if self.x.stopping() or now - self.started >= self.limits.pump.total_seconds():
             return False
-        if self.more and self._room() > 0:
-            return True
-
         is_busy = bool(self.sent) or self.admission.waiting > 0
+        may_rest = is_busy and (self.admission.is_to_rest or not self.more)
+        if not (self.more or is_busy) or self._room() <= 0:
+            return False
 
-        return is_busy and self._room() > 0 and now - self.looked >= _LOOK_EVERY
+        return not may_rest or now - self.looked >= _LOOK_EVERY
 
     def _look(self) -> None:
         self.looked = self.x.monotonic()
@@ -259,8 +261,13 @@ class _Task:
         ready = self.admission.ready()
         for each in ready:
             self._send(each, self.requests.pop(each.id))
-        if ready:
+        if not ready:
+            return
+        try:
             self.x.transport.flush()
+        except Exception:
+            # They are under way as far as anybody knows; whoever collects answers moves them on.
+            log.exception("request.flush_failed", commands=len(ready))
 
     def _admit(
         self, transaction: Transaction, held: Sequence[Held], requests: Mapping[UUID, Request | NotSent | Ambiguous]
