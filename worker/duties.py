@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from .ports import StoreUnavailable
+from .ports import ArchiveUnavailable, StoreUnavailable
 from .wiring import Services
 
 log = structlog.get_logger(__name__)
@@ -45,6 +45,10 @@ class Duty:
         except StoreUnavailable as error:
             self.failures += 1
             log.warning("upkeep.database_away", duty=self.name, problem=str(error))
+        except ArchiveUnavailable as error:
+            self.failures += 1
+            # A full disk is not a bug of ours: one line each tick, and nothing was removed.
+            log.error("upkeep.archive_away", duty=self.name, problem=str(error))  # noqa: TRY400  # as the comment says
         except Exception:
             self.failures += 1
             log.exception("upkeep.failed", duty=self.name)
