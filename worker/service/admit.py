@@ -34,7 +34,7 @@ _LEAST = 10
 
 #: A claim costs the same whatever it brings. Where others use up the quota too, one that brought fewer than this many
 #: to send is followed by a rest, and the next one brings more.
-_LITTLE = 25
+_LITTLE = 15
 
 #: Intents are written when the next slot is so near, in seconds, and with it those of all slots that are not much
 #: farther: many in one transaction, and no send has to wait for it.
