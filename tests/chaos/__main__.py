@@ -130,7 +130,7 @@ def _run(rig: Rig, plan: Plan) -> Run:
     )
     commands = commands_of(made, rig.sandbox.control, seed=plan.seed)
     services = Services(load(environ=rig.environment(rig.shop_lines)))
-    shop = Shop(services, commands, plan.seconds, random.Random(f"shop {plan.seed}"))
+    shop = Shop(services, commands, plan.lasts, random.Random(f"shop {plan.seed}"))
     try:
         _workers_ready(rig)
         asked = time.monotonic()
@@ -165,6 +165,8 @@ def _run(rig: Rig, plan: Plan) -> Run:
         rig.end()
     rig.drop()
 
+    first, brought_back = _attempts_of_previous_version(rig.folder / f"seed-{plan.seed}" / "previous.log")
+
     return Run.of(
         plan,
         rows=rows,
@@ -173,7 +175,8 @@ def _run(rig: Rig, plan: Plan) -> Run:
         breaches=breaches,
         happened=happened,
         repeats=shop.repeats,
-        by_previous_version=_attempts_in(rig.folder / f"seed-{plan.seed}", "previous.log"),
+        by_previous_version=first,
+        by_previous_version_brought_back=brought_back,
         throttled=sum(each["throttled"] for each in seconds),
         safe_after=safe_after,
         lifted_at=lifted - asked,
@@ -184,7 +187,7 @@ def _run(rig: Rig, plan: Plan) -> Run:
 
 def _silent(rig: Rig, services: Services) -> list[str]:
     """Give every worker that was up something to do, and find those that do not take it."""
-    heard = {unit.name: _received(unit) for unit in rig.workers if _is_ready(unit)}
+    heard = {unit.name: _received(unit) for unit in rig.workers if unit.is_ready}
     left = [unit for unit in rig.workers if unit.name in heard]
     ends = time.monotonic() + _HEARD_WITHIN
     while left and time.monotonic() < ends:
@@ -200,11 +203,6 @@ def _silent(rig: Rig, services: Services) -> list[str]:
         time.sleep(2)
 
     return [unit.name for unit in left]
-
-
-def _is_ready(unit: Unit) -> bool:
-    """Whether it has come up since it was last started."""
-    return b" ready." in unit.log_file.read_bytes().rpartition(b'"worker.starting"')[2]
 
 
 def _received(unit: Unit) -> int:
@@ -225,15 +223,20 @@ def _keep_evidence(rig: Rig, folder: Path, *, effects: Sequence[Effect]) -> None
     (folder / "requests.json").write_text(json.dumps(rig.sandbox.control.requests(), indent=1), encoding="utf-8")
 
 
-def _attempts_in(folder: Path, pattern: str) -> int:
-    return sum(file.read_bytes().count(b'"attempt.finished"') for file in folder.glob(pattern))
+def _attempts_of_previous_version(log: Path) -> tuple[int, int]:
+    """How many the worker of the previous version made before the new one came, and once it had been brought back."""
+    if not log.exists():
+        return 0, 0
+    _, first, *again = (part.count(b'"attempt.finished"') for part in log.read_bytes().split(b'"worker.starting"'))
+
+    return first, sum(again)
 
 
 def _workers_ready(rig: Rig) -> None:
     """Wait for the first of them: the others may come when it has begun already."""
     ends = time.monotonic() + 60
     units = rig.workers if rig.previous is None else [rig.previous]
-    while not any(b" ready." in unit.log_file.read_bytes() for unit in units):
+    while not any(unit.is_ready for unit in units):
         if time.monotonic() > ends:
             raise RigError(f"no worker is ready; see {units[0].log_file}")
         time.sleep(0.1)
@@ -260,7 +263,7 @@ def _let_happen(rig: Rig, plan: Plan, *, begins: float) -> list[tuple[str, float
         each.start()
     for each in coming:
         each.join()
-    time.sleep(max(0.0, begins + plan.seconds - time.monotonic()))
+    time.sleep(max(0.0, begins + plan.lasts - time.monotonic()))
     if broken:
         raise RigError(f"a fault could not be carried out: {broken[0]!r}") from broken[0]
 

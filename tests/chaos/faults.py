@@ -29,7 +29,7 @@ from worker.publish import ESCALATE_TASK, EXECUTE_QUEUE, EXECUTE_TASK, UPKEEP_QU
 from worker.wiring import build_celery
 
 from .proxy import Obstacle
-from .rig import LEASE_SECONDS, WITH_CLOCK, WORKERS, Rig, Unit, clock_library, free_port, wait_until
+from .rig import LEASE_SECONDS, WITH_CLOCK, WORKERS, Rig, RigError, Unit, clock_library, free_port, wait_until
 from .version import previous_version
 
 Json = dict[str, Any]
@@ -56,6 +56,9 @@ _QUEUE = f"post-purchase:{EXECUTE_QUEUE}"
 
 #: More messages that come too late would only cost time.
 _MOST_LATE = 300
+
+#: How long two versions work side by side, and the previous one alone once it is back.
+_SIDE_BY_SIDE_SECONDS = 4.0
 
 
 # ------------------------------------------------------------------------------------------------------------ workers
@@ -487,15 +490,30 @@ def _no_upkeep(scene: Scene) -> Iterator[None]:
 
 
 @contextmanager
-def _deployed(scene: Scene) -> Iterator[None]:
-    """The schema is migrated under a worker of the previous version, which goes on beside new ones and then ends."""
+def _deployed_and_back(scene: Scene) -> Iterator[None]:
+    """A new version beside the previous one, then alone, taken back as `docs/deploy.md` says, and deployed again."""
     rig = scene.rig
-    wait_until(rig.migrate, within=90, what="a migration in the middle of a run")
-    for unit in (*rig.workers, *rig.upkeeps):
-        unit.start()
+    older, previous = previous_version(), rig.previous
+    if older is None or previous is None:
+        raise RigError("this run does not begin with the previous version")
+
+    def deployed() -> None:
+        wait_until(rig.migrate, within=90, what="a migration in the middle of a run")
+        for unit in (*rig.workers, *rig.upkeeps):
+            unit.start()
+        wait_until(lambda: any(unit.is_ready for unit in rig.workers), within=60, what="a worker of the new version")
+        time.sleep(_SIDE_BY_SIDE_SECONDS)
+        previous.end(signal.SIGTERM)
+
+    deployed()
     yield
-    if rig.previous is not None:
-        rig.previous.end(signal.SIGTERM)
+    for unit in (*rig.workers, *rig.upkeeps):
+        unit.end(signal.SIGTERM)
+    wait_until(lambda: rig.migrate(back_to=older.schema), within=90, what="a migration back in the middle of a run")
+    previous.start()
+    wait_until(lambda: previous.is_ready, within=60, what="a worker of the previous version, brought back")
+    time.sleep(_SIDE_BY_SIDE_SECONDS)
+    deployed()
 
 
 # ----------------------------------------------------------------------------------------------------------- provider
@@ -594,6 +612,7 @@ class Fault:
         act: What it does.
         group: What it is counted under in the report.
         seconds: How long it lasts, from … to.
+        takes: How long its beginning and its end take besides, about.
         seat: What it needs for itself while it lasts; None: nothing. `worker` is one seat for each worker.
         only_where: In which runs it has a meaning; None: in all.
         is_possible: Whether it can be had here.
@@ -602,10 +621,14 @@ class Fault:
     act: Act
     group: str
     seconds: tuple[float, float]
+    takes: float = 0.0
     seat: str | None = None
     only_where: Where | None = None
     is_possible: Callable[[], bool] = lambda: True
 
+
+#: To deploy, to take back and to deploy again: three starts, each with its time side by side.
+DEPLOYING_SECONDS = 30.0
 
 _AT_ONCE = (0.1, 0.3)
 _A_WHILE = (1.0, 4.0)
@@ -689,10 +712,11 @@ FAULTS: Mapping[str, Fault] = {
     "no upkeep": Fault(
         act=_no_upkeep, group="upkeep", seconds=(2.0, 5.0), seat="upkeep", only_where=Where.UPKEEP_APART
     ),
-    "new version deployed": Fault(
-        act=_deployed,
+    "new version deployed, and back": Fault(
+        act=_deployed_and_back,
         group="version",
-        seconds=(10.0, 14.0),
+        seconds=(2.0, 4.0),
+        takes=DEPLOYING_SECONDS,
         only_where=Where.DEPLOYED,
         is_possible=lambda: previous_version() is not None,
     ),

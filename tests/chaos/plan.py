@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .faults import AIMED_AT, ANY_WORKER, FAULTS, Where
+from .faults import AIMED_AT, ANY_WORKER, DEPLOYING_SECONDS, FAULTS, Where
 from .version import previous_version
 
 #: Requests a second that the sandbox takes for the Klarna account, in every third run; there is none in the others.
@@ -70,12 +70,12 @@ class Plan:
         chosen = chance.sample(names, min(faults, len(names)))
         if only:
             chosen = [name for name in chosen for _ in range(max(1, faults // len(names)))]
-        # A run that begins with the previous version goes on with the new one.
+        # A run that begins with the previous version goes on with the new one, and lasts so much longer.
         chosen += [name for name in FAULTS if FAULTS[name].only_where is Where.DEPLOYED and where[Where.DEPLOYED]]
         planned: list[Planned] = []
         for name in chosen:
             for _ in range(20):
-                one = _planned(name, chance, seconds)
+                one = _planned(name, chance, _lasts(seconds, is_deployed=where[Where.DEPLOYED]))
                 if not any(_collide(one, other) for other in planned):
                     planned.append(one)
                     break
@@ -91,6 +91,11 @@ class Plan:
             wanted=faults,
             faults=sorted(planned, key=lambda each: each.at),
         )
+
+    @property
+    def lasts(self) -> float:
+        """How long it asks and is disturbed."""
+        return _lasts(self.seconds, is_deployed=self.is_deployed)
 
     @classmethod
     def read(cls, shown: dict[str, Any]) -> Plan:
@@ -109,13 +114,17 @@ class Plan:
         return asdict(self)
 
 
+def _lasts(seconds: float, *, is_deployed: bool) -> float:
+    return seconds + (DEPLOYING_SECONDS if is_deployed else 0.0)
+
+
 def _planned(name: str, chance: random.Random, seconds: float) -> Planned:
     lasts = chance.uniform(*FAULTS[name].seconds)
     aimed_at = AIMED_AT.get(FAULTS[name].seat or "", chance.choice(ANY_WORKER))
 
     return Planned(
         name=name,
-        at=round(chance.uniform(0.5, max(0.6, seconds - lasts)), 2),
+        at=round(chance.uniform(0.5, max(0.6, seconds - lasts - FAULTS[name].takes)), 2),
         seconds=round(lasts, 2),
         worker=aimed_at,
         chance=chance.getrandbits(32),

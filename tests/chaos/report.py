@@ -38,6 +38,7 @@ class Run:
     happened: Sequence[tuple[str, float, float]]
     repeats: int
     by_previous_version: int
+    by_previous_version_brought_back: int
     throttled: int
     safe_after: float
     lifted_at: float
@@ -105,11 +106,6 @@ def what_stood_in(rig: Rig) -> list[str]:
         lines.append("clock jumps: left out, for libfaketime is not installed (apt-get install faketime)")
     if previous_version() is None:
         lines.append("new version deployed: left out, for there is no history to get the previous one's code from")
-    else:
-        lines.append(
-            "new version deployed: not back to the previous one, whose workers refuse to start on the newer schema; "
-            "one that runs already goes on beside the new ones"
-        )
 
     return lines
 
@@ -149,6 +145,7 @@ def _facts(runs: Sequence[Run], rig: Rig) -> dict[str, Any]:
         "workers": WORKERS,
         "throttled": sum(run.throttled for run in runs),
         "attempts_by_previous_version": sum(run.by_previous_version for run in runs),
+        "attempts_by_previous_version_brought_back": sum(run.by_previous_version_brought_back for run in runs),
         "previous_version": None if older is None else older.commit,
         "versions": {
             "PostgreSQL": rig.postgres.version,
@@ -221,8 +218,10 @@ def _markdown(runs: Sequence[Run], facts: dict[str, Any]) -> str:
             f"{facts['workers']} workers of two processes each; in every second run upkeep runs apart from them, in "
             f"every third Klarna's side has a quota ({facts['throttled']:,} answers were a 429 for it). The worker of "
             f"the previous version is commit {facts['previous_version']}, one migration older: in every fourth run the "
-            "schema is migrated under it; "
-            f"it made {facts['attempts_by_previous_version']:,} attempts."
+            "schema is migrated under it, it works beside the new one and ends "
+            f"({facts['attempts_by_previous_version']:,} attempts); then, under load, the new ones are stopped, the "
+            "schema goes back, the previous version works alone "
+            f"({facts['attempts_by_previous_version_brought_back']:,} attempts), and the new one follows again."
         ),
         "",
         *(f"* {line}" for line in facts["stood_in"]),

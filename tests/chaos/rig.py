@@ -28,6 +28,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import redis
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.ports import StoreUnavailable
@@ -149,6 +150,13 @@ class Unit:
     def is_running(self) -> bool:
         """Whether its first process lives."""
         return self.process is not None and self.process.poll() is None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has come up since it was last started; only a worker says so."""
+        last = self.log_file.read_bytes().rpartition(b'"worker.starting"')[2] if self.log_file.exists() else b""
+
+        return self.is_running and b" ready." in last
 
     def start(self) -> None:
         """Start it, and want it from now on."""
@@ -416,16 +424,28 @@ class Rig:
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
         self._supervisor.start()
 
-    def migrate(self) -> bool:
-        """Bring the seed's database to the newest schema; whether that was possible just now."""
+    def migrate(self, *, back_to: str | None = None) -> bool:
+        """Bring the seed's database to the newest schema, or back to an older one; whether that could be done now."""
         try:
-            self._upgrade(self.database, to="head")
+            if back_to is None:
+                self._upgrade(self.database, to="head")
+            else:
+                self._downgrade(self.database, to=back_to)
         except (SQLAlchemyError, StoreUnavailable):
             return False
 
         return True
 
     def _upgrade(self, database: str, *, to: str) -> None:
+        with self._engine(database) as engine:
+            migrate.upgrade(engine, migrations_dir(), to=to)
+
+    def _downgrade(self, database: str, *, to: str) -> None:
+        with self._engine(database) as engine:
+            migrate.downgrade(engine, migrations_dir(), to=to)
+
+    @contextlib.contextmanager
+    def _engine(self, database: str) -> Iterator[Engine]:
         engine = build_engine(
             self.postgres.url(database),
             pool_size=1,
@@ -434,14 +454,15 @@ class Rig:
             statement_timeout=timedelta(seconds=30),
         )
         try:
-            migrate.upgrade(engine, migrations_dir(), to=to)
+            yield engine
         finally:
             engine.dispose()
 
     def _supervise(self) -> None:
         """Bring back what died, a little later, as whoever runs it in production does."""
         while not self._is_over.wait(0.3):
-            for unit in [self.redis.unit, self.postgres.unit, *self.workers, *self.upkeeps]:
+            previous = [] if self.previous is None else [self.previous]
+            for unit in [self.redis.unit, self.postgres.unit, *self.workers, *self.upkeeps, *previous]:
                 unit.revive()
 
     def environment(self, lines: Lines) -> dict[str, str]:

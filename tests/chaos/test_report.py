@@ -24,6 +24,7 @@ def test_a_run_that_was_written_down_is_read_as_it_was():
         happened=[("worker killed", 1.0, 2.0)],
         repeats=0,
         by_previous_version=0,
+        by_previous_version_brought_back=0,
         throttled=0,
         safe_after=1.5,
         lifted_at=20.0,
