@@ -446,7 +446,7 @@ def execute(cast: Cast) -> None:
     cast.execute()
 
 
-def execute_both(cast: Cast) -> None:
+def execute_all(cast: Cast) -> None:
     cast.services.executor.execute([each.id for each in cast.commands()])
 
 
@@ -612,7 +612,7 @@ STORIES: Mapping[str, Story] = {
     "throttle": Story(
         words="A worker is answered with 429 while another command waits for its slot",
         before=lambda cast: cast.store(cast.capture(), cast.capture(order_id=f"{cast.order}1")),
-        act=execute_both,
+        act=execute_all,
         faults=(("throttle", {}, ""),),
         settings={
             "ACCOUNTS__KLARNA_EU__RATE_TABLE": "klarna-v1",
@@ -635,7 +635,38 @@ STORIES: Mapping[str, Story] = {
             "Transaction.close_attempts",
             "commit",
             "Publisher.execute",
+        ),
+        first=6,
+    ),
+    "together": Story(
+        words="A worker records an answer together with the intent of another command, whose slot is near",
+        before=lambda cast: cast.store(cast.capture(), cast.capture(order_id=f"{cast.order}1")),
+        act=execute_all,
+        faults=tuple(("delay", {"seconds": 1.0}, which) for which in ("", "1")),
+        settings={
+            "ACCOUNTS__KLARNA_EU__RATE_TABLE": "klarna-v1",
+            "ACCOUNTS__KLARNA_EU__MAX_RATE_PER_SECOND": "6",
+            "EXECUTE__PUMP_SECONDS": "0.00001",
+            "LEASE__PACING_SECONDS": "1",
+            "LEASE__SECONDS": "5",
+        },
+        steps=(
+            "Store.claim",
+            "RateLimiter.reserve",
+            "Transaction.open_attempts",
+            "commit",
+            "Transport.send",
+            "Transport.flush",
+            "Transport.collect",
+            "Transaction.open_attempts",
             "Transaction.apply",
+            "Transaction.close_attempts",
+            "commit",
+            "Transport.send",
+            "Transport.flush",
+            "Transport.collect",
+            "Transaction.apply",
+            "Transaction.close_attempts",
             "commit",
         ),
         first=6,

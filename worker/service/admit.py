@@ -167,15 +167,16 @@ class Admission:
         self._appetite = max(_LEAST, got + got // 4) if later else min(self._narrowest, 2 * self._appetite)
         self._put_off(later)
 
-    def due(self, *, under_way: int) -> Sorted:
+    def due(self, *, under_way: int, early: bool = False) -> Sorted:
         """Take those whose slot comes in a moment, and those that must come back later, for one transaction.
 
-        Claims keep to the window; a slot that is held must not be lost because answers of others are not recorded yet.
+        Where there will be a transaction anyway, they are taken a little `early`. Claims keep to the window; a slot
+        that is held must not be lost because answers of others are not recorded yet.
         """
         now = self._monotonic()
         at_most = self._widest - under_way
         self._ask_anew(now)
-        if self._waiting and self._waiting[0].at > now + _SOON:
+        if self._waiting and self._waiting[0].at > now + (_AHEAD if early else _SOON):
             return Sorted(now=(), later=())
         taken: list[Held] = []
         while len(taken) + len(self._ready) < at_most and self._waiting and self._waiting[0].at <= now + _AHEAD:

@@ -158,12 +158,12 @@ class _Task:
             if self._may_look():
                 self._look()
             self._begin_due()
+            if self._must_record():
+                self._record()
             if self.sent:
                 self._collect()
             elif not self.ended and (next_in := self.admission.next_in()) is not None:
                 self.x.wait(min(next_in, _LOOK_EVERY))
-            if self._must_record():
-                self._record()
 
         return self.counts
 
@@ -195,7 +195,8 @@ class _Task:
             return False
         is_busy = bool(self.sent) or self.admission.waiting > 0
         may_rest = is_busy and (self.admission.is_to_rest or not self.more)
-        if not (self.more or is_busy) or self._room() <= 0:
+        if not (self.more or is_busy) or self.trips or self._room() <= 0:
+            # Until a pause is written, claims would bring more of what is to wait.
             return False
 
         return not may_rest or now - self.looked >= _LOOK_EVERY
@@ -216,7 +217,8 @@ class _Task:
     def _begin(self, held: Sequence[Held], *, later: Sequence[tuple[Held, float]]) -> None:
         """Write the intents, then send; what must not be sent is handed back, read about or goes to a person.
 
-        `later` are commands that may be claimed again in so many seconds.
+        What has ended meanwhile is recorded in the same transaction. `later` are commands that may be claimed again in
+        so many seconds.
         """
         requests = {each.id: self._request(each) for each in held}
         try:
@@ -227,13 +229,24 @@ class _Task:
                 opened = transaction.open_attempts(
                     [each for each in free if each.read_back is None], holder=self.x.holder
                 )
-                recorded = record(transaction, list(kept.values()), desk=self.x.desk)
+                decided = [*kept.values(), *self._decide_all(transaction, self.ended)]
+                recorded = record(transaction, decided, desk=self.x.desk)
         except StoreUnavailable as error:
-            # Nothing was sent. The leases run out, and sweep hands the commands back.
+            # Nothing was sent. The leases run out, and sweep hands the commands back; what has ended can wait.
             log.warning("execute.database_away", step="admit", problem=str(error))
             self.admission.ended(held)
             return
+        except Exception:
+            if not self.ended:
+                raise
+            # What has ended may be what cannot be written; it must not go down with what begins, nor the other way.
+            log.exception("execute.record_failed", commands=len(self.ended))
+            self._record()
+            self._begin(held, later=later)
+            return
 
+        self.ended.clear()
+        self.trips.clear()
         began = {each.id for each in opened}
         self.admission.ended(each for each in held if each.read_back is None and each.id not in began)
         self.admission.ended(each for each in held if each.read_back is not None and each.id in kept)
@@ -241,11 +254,11 @@ class _Task:
         self.requests |= {each.id: requests[each.id] for each in begun}
         self.admission.begun(begun)
         self._send_ready()
-        self._follow_up(list(kept.values()), recorded)
+        self._follow_up(decided, recorded)
 
     def _begin_due(self) -> None:
-        """Begin what is due in a moment, and send what is due now."""
-        found = self.admission.due(under_way=len(self.sent) + len(self.ended))
+        """Begin what is due in a moment, or a little later where something must be recorded; send what is due now."""
+        found = self.admission.due(under_way=len(self.sent) + len(self.ended), early=self._must_record())
         if found.now or found.later:
             try:
                 self._begin(found.now, later=found.later)
@@ -401,6 +414,12 @@ class _Task:
 
         return replace(stood, in_doubt=True, absent_at=None) if is_in_doubt else stood
 
+    def _decide_all(self, transaction: Transaction, ended: Sequence[_Ended]) -> Sequence[Decided]:
+        """Decide what comes of calls that have ended, and pause the accounts whose provider they show to be ill."""
+        self._pause(transaction)
+
+        return [self._decide(each, transaction) for each in ended]
+
     def _decide(self, ended: _Ended, transaction: Transaction) -> Decided:
         ended_at = transaction.now - timedelta(seconds=self.x.monotonic() - ended.at)
         if ended.held.read_back is not None:
@@ -466,8 +485,7 @@ class _Task:
         while True:
             try:
                 with self.x.store.begin() as transaction:
-                    self._pause(transaction)
-                    decided = [self._decide(each, transaction) for each in ended]
+                    decided = self._decide_all(transaction, ended)
                     recorded = record(transaction, decided, desk=self.x.desk)
                 self._send_ready()
             except StoreUnavailable as error:
