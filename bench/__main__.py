@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import baselines, crash, drain, fill, flame, host, report, steady, tables
+from . import baselines, crash, drain, fill, flame, host, peer_tables, report, steady, tables
 from .arena import DURABILITY, POSTGRESQL, Arena, arena, deadline
 from .contestants import ABSENT, OURS, PEERS, Contestant
 from .machinery import CHECKOUT
@@ -56,6 +56,7 @@ class Plan:
     peer_storm_patience: float
     sizes: Sequence[int]
     beside: int
+    peer_tables: peer_tables.Measure
     waiting: int
     due: int
     due_seconds: float
@@ -64,7 +65,7 @@ class Plan:
 
 FULL = Plan(
     form="full",
-    scenarios=("drain", "steady", "enqueue", "crash", "rows", "waiting", "failing"),
+    scenarios=("drain", "steady", "enqueue", "crash", "rows", "waiting", "failing", "peers"),
     rounds=3,
     slow_rounds=2,
     backlog=50_000,
@@ -86,6 +87,9 @@ FULL = Plan(
     peer_storm_patience=10,
     sizes=(10_000, 1_000_000, 5_000_000),
     beside=20_000,
+    peer_tables=peer_tables.Measure(
+        failing=1_000, failing_seconds=20, history=200_000, slice=3, waiting=10_000, rate=50, steady=4
+    ),
     waiting=500_000,
     due=500,
     due_seconds=10,
@@ -116,6 +120,9 @@ QUICK = Plan(
     peer_storm_patience=5,
     sizes=(10_000, 50_000),
     beside=5_000,
+    peer_tables=peer_tables.Measure(
+        failing=200, failing_seconds=15, history=20_000, slice=2, waiting=1_000, rate=50, steady=2
+    ),
     waiting=20_000,
     due=100,
     due_seconds=4,
@@ -324,6 +331,17 @@ def play_failing(game: Game) -> None:
     game.attempt("failing", OURS, once, within=170)
 
 
+def play_peers(game: Game) -> None:
+    """What a long history, many that wait and many that fail at once are to the peers."""
+    for peer in game.peers:
+
+        def once(peer: Contestant = peer) -> None:
+            for scenario, told in peer_tables.play(game.arena, peer, game.plan.peer_tables):
+                game.findings.add(scenario, peer, told)
+
+        game.attempt("tables", peer, once, within=120)
+
+
 SCENARIOS: Mapping[str, Callable[[Game], None]] = {
     "drain": play_drain,
     "steady": play_steady,
@@ -332,6 +350,7 @@ SCENARIOS: Mapping[str, Callable[[Game], None]] = {
     "rows": play_rows,
     "waiting": play_waiting,
     "failing": play_failing,
+    "peers": play_peers,
 }
 
 

@@ -35,6 +35,9 @@ class Contestant(Protocol):
     def store(self, keys: Sequence[str]) -> None:
         """Store many in the fastest way that is documented."""
 
+    def store_later(self, keys: Sequence[str], seconds: float) -> None:
+        """Store many that come due in so many seconds; only peers are asked to."""
+
     def store_one(self, key: str) -> str:
         """Store one in a transaction of its own; return the key that the provider will see."""
 
@@ -67,11 +70,21 @@ def store(contestant: Contestant, count: str) -> dict[str, Any]:
 
 def bulk(contestant: Contestant, most: str, seconds: str) -> dict[str, Any]:
     """Store in bulk until `most` are stored or the time is up."""
-    stored, step = 0, min(_STEP, int(most))
     contestant.store(new_keys(1))  # what is only done once is not the rate
+
+    return _stepwise(contestant.store, int(most), seconds=float(seconds))
+
+
+def later(contestant: Contestant, most: str, seconds: str, due_in: str) -> dict[str, Any]:
+    """Store in bulk what comes due in so many seconds."""
+    return _stepwise(lambda keys: contestant.store_later(keys, float(due_in)), int(most), seconds=float(seconds))
+
+
+def _stepwise(store: Callable[[Sequence[str]], None], most: int, *, seconds: float) -> dict[str, Any]:
+    stored, step = 0, min(_STEP, most)
     began = time.perf_counter()
-    while stored < int(most) and time.perf_counter() - began < float(seconds):
-        contestant.store(new_keys(step))
+    while stored < most and time.perf_counter() - began < seconds:
+        store(new_keys(step))
         stored += step
 
     return {"stored": stored, "seconds": time.perf_counter() - began}
@@ -124,6 +137,7 @@ VERBS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "prepare": prepare,
     "store": store,
     "bulk": bulk,
+    "later": later,
     "one": one,
     "steady": steady,
 }

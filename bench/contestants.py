@@ -11,6 +11,18 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """Rows of one table that a finished job leaves behind: a condition finds them, `own` is what each copy has anew.
+
+    `own` is SQL by column; `n` is the number of the copy. What the database numbers by itself is not listed.
+    """
+
+    table: str
+    rows: str
+    own: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contestant:
     """One way to get a call to a provider made in the background.
 
@@ -24,6 +36,7 @@ class Contestant:
         stores: Whether the job itself is stored in the database; else in Redis, beside a row.
         backlog: Jobs that it does not finish within a slice.
         remark: What a reader must know to judge its figures.
+        history: What it leaves behind of a finished job, table by table in this order.
     """
 
     name: str
@@ -35,6 +48,7 @@ class Contestant:
     stores: bool
     backlog: int
     remark: str
+    history: Sequence[Left] = ()
 
 
 def _peer(
@@ -45,6 +59,7 @@ def _peer(
     stores: bool,
     backlog: int,
     remark: str,
+    history: Sequence[Left],
     processes: int = 2,
 ) -> Contestant:
     module = f"bench.peers.{name}"
@@ -59,8 +74,16 @@ def _peer(
         stores=stores,
         backlog=backlog,
         remark=remark,
+        history=history,
     )
 
+
+_COMMANDS = Left(table="bench_command", rows="state = 'succeeded' LIMIT 1", own={"key": "gen_random_uuid()"})
+_OUTCOMES = Left(table="bench_outcome", rows="true LIMIT 1", own={"key": "gen_random_uuid()"})
+_WORKFLOW = (
+    "workflow_uuid = (SELECT min(workflow_uuid) FROM dbos.workflow_status"
+    " WHERE status = 'SUCCESS' AND workflow_uuid NOT LIKE 'more-%')"
+)
 
 _WORKER = ("-m", "celery", "--app", "worker", "worker", "--without-mingle", "--without-gossip")
 
@@ -95,6 +118,7 @@ PEERS: Mapping[str, Contestant] = {
             stores=False,
             backlog=13_000,
             remark="a row in the shop's table, a message for each, 2 × 32 threads, late acknowledgement",
+            history=[_COMMANDS],
         ),
         _peer(
             "dramatiq_actor",
@@ -103,6 +127,7 @@ PEERS: Mapping[str, Contestant] = {
             stores=False,
             backlog=25_000,
             remark="a row in the shop's table, a message for each, 2 × 32 threads",
+            history=[_COMMANDS],
         ),
         _peer(
             "procrastinate_jobs",
@@ -111,6 +136,15 @@ PEERS: Mapping[str, Contestant] = {
             stores=True,
             backlog=10_000,
             remark="2 × 100 at once, asynchronous; stalled jobs are taken up by a periodic task",
+            history=[
+                Left(table="procrastinate_jobs", rows="status = 'succeeded' LIMIT 1", own={}),
+                Left(
+                    table="procrastinate_events",
+                    rows="job_id = (SELECT min(job_id) FROM procrastinate_events WHERE type = 'succeeded')",
+                    own={"job_id": "(SELECT max(id) FROM procrastinate_jobs) - n + 1"},
+                ),
+                _OUTCOMES,
+            ],
         ),
         _peer(
             "pgqueuer_jobs",
@@ -119,6 +153,14 @@ PEERS: Mapping[str, Contestant] = {
             stores=True,
             backlog=50_000,
             remark="two processes in batches of 100, asynchronous, without a cap as by default",
+            history=[
+                Left(
+                    table="pgqueuer_log",
+                    rows="job_id = (SELECT min(job_id) FROM pgqueuer_log WHERE status = 'successful')",
+                    own={"job_id": "-n"},
+                ),
+                _OUTCOMES,
+            ],
         ),
         _peer(
             "dbos_workflows",
@@ -127,6 +169,10 @@ PEERS: Mapping[str, Contestant] = {
             stores=True,
             backlog=4_500,
             remark="a workflow of one step in a queue, 2 × 100 at once, which is asked every 50 ms",
+            history=[
+                Left(table=f"dbos.{table}", rows=_WORKFLOW, own={"workflow_uuid": "'more-' || n"})
+                for table in ("workflow_status", "workflow_input", "workflow_output", "operation_outputs")
+            ],
         ),
     )
 }

@@ -88,7 +88,7 @@ def slices(
 ) -> Iterator[dict[str, Any]]:
     """Have a peer carry out its backlog for so many seconds at each latency, without a pause between."""
     with arena.bout(contestant) as bout:
-        backlog = _fill(bout)
+        backlog = store_backlog(bout, _FILL)
         execute(bout.database_url, "VACUUM ANALYZE")
         arena.stub.ask("set", latency=latencies[0])
         bout.crew.start()
@@ -97,17 +97,18 @@ def slices(
         for latency in latencies:
             arena.stub.ask("set", latency=latency)
             time.sleep(_SETTLE)
-            yield {"latency_ms": latency * 1000, **_slice(bout, seconds, backlog=backlog)}
+            yield {"latency_ms": latency * 1000, **slice_of(bout, seconds, backlog=backlog)}
 
 
-def _fill(bout: Bout) -> int:
-    """Store what the peer has to do, by two hosts at once and for a few seconds at most; return how much that is."""
-    clients = [bout.start_client("bulk", bout.contestant.backlog // 2, _FILL) for _ in range(2)]
+def store_backlog(bout: Bout, seconds: float) -> int:
+    """Store what the peer has to do, by two hosts at once and for so long at most; return how much that is."""
+    clients = [bout.start_client("bulk", bout.contestant.backlog // 2, seconds) for _ in range(2)]
 
-    return sum(int(result_of(each, within=3 * _FILL, what="store")["stored"]) for each in clients)
+    return sum(int(result_of(each, within=3 * seconds + 20, what="store")["stored"]) for each in clients)
 
 
-def _slice(bout: Bout, seconds: float, *, backlog: int) -> dict[str, Any]:
+def slice_of(bout: Bout, seconds: float, *, backlog: int) -> dict[str, Any]:
+    """See how much of its backlog a peer carries out in so many seconds."""
     before, first, began = bout.cpu(), bout.arena.stub.ask("count"), time.monotonic()
     last = first
     while time.monotonic() - began < seconds and last["effects"] < backlog:

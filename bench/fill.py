@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from .arena import Arena
-from .contestants import OURS
+from .contestants import OURS, Left
 from .drain import await_final
 from .sql import execute, plain
 
@@ -89,6 +89,16 @@ def _copied(connection: psycopg.Connection[Any], table: str, *, after: int) -> s
     )
 
 
+def history(url: str, left: Sequence[Left], count: int) -> None:
+    """Add what a peer leaves behind of finished jobs; its triggers are for its own writes."""
+    with psycopg.connect(plain(url), autocommit=True) as connection:
+        connection.execute("SET session_replication_role = replica")
+        for each in left:
+            statement = _multiplied(connection, each.table, seed=each.rows, count=count, replaced=each.own)
+            connection.execute(statement.encode())
+        connection.execute("VACUUM (ANALYZE)")
+
+
 def pending(url: str, count: int, *, replaced: Mapping[str, str] | None = None) -> None:
     """Add commands that wait, due at once unless `replaced` says otherwise: column → SQL."""
     with psycopg.connect(plain(url), autocommit=True) as connection:
@@ -104,7 +114,7 @@ def _multiplied(
     connection: psycopg.Connection[Any], table: str, *, seed: str, count: int, replaced: Mapping[str, str]
 ) -> str:
     """Say how one row becomes many."""
-    columns = [name for name in _columns(connection, table) if name != "seq"]
+    columns = _columns(connection, table)
     taken = ", ".join(f"{replaced[name]} AS {name}" if name in replaced else f"s.{name}" for name in columns)
 
     return (
@@ -114,9 +124,11 @@ def _multiplied(
 
 
 def _columns(connection: psycopg.Connection[Any], table: str) -> list[str]:
+    """Name the columns that the database does not fill by itself."""
     rows = connection.execute(
-        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
-        " AND attgenerated = '' ORDER BY attnum",
+        "SELECT attname FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum"
+        " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity = ''"
+        " AND coalesce(pg_get_expr(adbin, adrelid), '') NOT LIKE 'nextval(%%' ORDER BY attnum",
         [table],
     )
 

@@ -47,6 +47,9 @@ from .rig import (
 #: Seconds after the first request that are not judged: processes start one after another.
 _WARM = 3.0
 
+#: What a busy machine sends late comes in denser than it was sent, and is refused; a burst is many times the quota.
+_MOST_ABOVE = 1.1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -145,9 +148,11 @@ def _use(traffic: Traffic, environment: str, begins: float, ends: float) -> dict
             "quota": shared,
             "used": share(good, shared * (ends - begins)),
             "throttled": share(bad, good + bad),
-            "most_in_a_second": traffic.most_in_a_second(category),
+            "most_in_a_second": traffic.most_in_a_second(category, after=begins, until=ends),
             "partner_quota": own,
-            "most_in_a_second_of_a_partner": max(traffic.most_in_a_second(category, who) for who in PARTNERS),
+            "most_in_a_second_of_a_partner": max(
+                traffic.most_in_a_second(category, who, after=begins, until=ends) for who in PARTNERS
+            ),
         }
 
     return {"categories": used, "throttled": share(all_bad, all_good + all_bad)}
@@ -464,6 +469,8 @@ def missed(scenarios: Sequence[Mapping[str, Any]]) -> list[str]:
             found.append(f"{name}: {row.get('not_ended', 0)} not ended, {row.get('repeated', 0)} carried out twice")
         if row["scenario"] == "outage":
             found += [f"{name}: {each}" for each in outage.missed(row)]
+        if row["scenario"] in {"steady", "withheld", "outage"}:
+            found += [f"{name}: {each}" for each in _bursts(row["categories"])]
         for category, each in row["categories"].items():
             if row["scenario"] == "steady" and each["used"] < 0.95:  # noqa: PLR2004  # the target
                 found.append(f"{name}: {in_percent(each['used'])} of {category} used")
@@ -477,6 +484,16 @@ def missed(scenarios: Sequence[Mapping[str, Any]]) -> list[str]:
                     )
 
     return found
+
+
+def _bursts(categories: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the seconds in which more was asked for than a quota and a little, refused requests included."""
+    return [
+        f"{each[most]} of {each[quota]} {category} in a second"
+        for category, each in categories.items()
+        for most, quota in (("most_in_a_second", "quota"), ("most_in_a_second_of_a_partner", "partner_quota"))
+        if each[most] > _MOST_ABOVE * each[quota]
+    ]
 
 
 def broken(scenarios: Sequence[Mapping[str, Any]]) -> bool:

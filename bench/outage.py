@@ -62,9 +62,6 @@ _LEAST_USED = 0.9
 #: A backlog of fewer seconds than this at the full quota is gone before all accounts are at full speed.
 _LONG_ENOUGH = 5.0
 
-#: What a busy machine sends late comes in denser than it was sent; a burst would be many times the quota.
-_MOST_ABOVE = 1.1
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
@@ -336,7 +333,5 @@ def missed(row: Mapping[str, Any]) -> list[str]:
     for category, each in row["categories"].items():
         if row["at_full_quota_seconds"] >= _LONG_ENOUGH and each["used"] < _LEAST_USED:
             found.append(f"{in_percent(each['used'])} of {category} used while draining")
-        if each["most_in_a_second"] > _MOST_ABOVE * each["quota"]:
-            found.append(f"{each['most_in_a_second']} of {category} in a second, after the outage")
 
     return found

@@ -245,11 +245,11 @@ def _wait_targets(rows: Sequence[Row]) -> list[Target]:
 
 
 def _table_targets(rows: Sequence[Row]) -> list[Target]:
-    sizes = sorted({row["finished_rows"] for row in chosen(rows, scenario="rows")})
-    rates = [_middle(rows, "per_second", scenario="rows", finished_rows=size) for size in sizes]
+    sizes = sorted({row["finished_rows"] for row in chosen(rows, scenario="rows", contestant=OURS)})
+    rates = [_middle(rows, "per_second", scenario="rows", contestant=OURS, finished_rows=size) for size in sizes]
     first, last = (rates[0], rates[-1]) if len(rates) > 1 else (None, None)
     slower = 1 - last.middle / first.middle if first and last else None
-    waiting: Row = next(iter(chosen(rows, scenario="waiting")), {})
+    waiting: Row = next(iter(chosen(rows, scenario="waiting", contestant=OURS)), {})
     latest = waiting["crowded"].get("max_ms") if waiting else None
     grown = waiting["crowded"]["pss_mib"] / waiting["alone"]["pss_mib"] if waiting else 0.0
 
@@ -307,9 +307,10 @@ def markdown(found: Mapping[str, Any], targets: Sequence[Target]) -> str:
         _host_table(rows),
         _store_table(rows, names),
         _crash_table(rows, names),
-        _rows_table(rows),
+        _rows_table(rows, names),
         _waiting_table(rows),
-        _failing_table(rows),
+        _peers_waiting_table(rows, names),
+        _failing_table(rows, names),
         _foot(found),
     ]
 
@@ -566,21 +567,28 @@ def _crash_table(rows: Sequence[Row], names: Mapping[str, str]) -> str:
     )
 
 
-def _rows_table(rows: Sequence[Row]) -> str:
-    mine = chosen(rows, scenario="rows")
-    lines = [
-        [
-            f"{size:,}",
-            shown(_middle(mine, "per_second", finished_rows=size)),
-            shown(_middle(mine, "cpu_ms_all", finished_rows=size)),
-        ]
-        for size in sorted({row["finished_rows"] for row in mine})
-    ]
+def _rows_table(rows: Sequence[Row], names: Mapping[str, str]) -> str:
+    lines = []
+    for name in _contestants(rows, "rows", names):
+        mine = chosen(rows, scenario="rows", contestant=name)
+        bare = _middle(rows, "per_second", scenario="drain", contestant=name, latency_ms=0.0)
+        for size in sorted({row["finished_rows"] for row in mine}):
+            rate = _middle(mine, "per_second", finished_rows=size)
+            lines.append(
+                [
+                    names[name],
+                    f"{size:,}",
+                    shown(rate),
+                    "–" if rate is None or bare is None else f"{100 * rate.middle / bare.middle:.0f} %",
+                    shown(_middle(mine, "cpu_ms_all", finished_rows=size)),
+                ]
+            )
 
     return _section(
         "Finished rows in the table, drain at 0 ms",
-        "Each command with its attempt and its outcome; the sizes take turns.",
-        table(["finished rows", "commands/s", "CPU ms"], lines),
+        "Ours: each command with its attempt and its outcome; the sizes take turns. A peer: what it leaves behind of a "
+        "finished job, and some that wait.",
+        table(["", "finished", "commands/s", "of the drain above", "CPU ms"], lines),
     )
 
 
@@ -608,14 +616,51 @@ def _waiting_table(rows: Sequence[Row]) -> str:
     )
 
 
-def _failing_table(rows: Sequence[Row]) -> str:
+def _peers_waiting_table(rows: Sequence[Row], names: Mapping[str, str]) -> str:
     lines = [
         [
+            names[row["contestant"]],
+            number(row["waiting"]),
+            number(row["pss_mib_before"]),
+            number(row["pss_mib"]),
+            *(number(row[lag]) for lag in ("p50_ms", "p99_ms", "max_ms")),
+            number(row["not_called"]),
+            number(row["cpu_ms_all"]),
+        ]
+        for row in chosen(rows, scenario="waiting")
+        if row["contestant"] != OURS
+    ]
+
+    return _section(
+        "Jobs of peers that wait for five hours",
+        "Others are stored meanwhile at 50 a second; the wait is from the offer to the call.",
+        table(
+            [
+                "",
+                "waiting",
+                "memory before, MiB",
+                "with them",
+                "wait p50, ms",
+                "p99",
+                "longest",
+                "not called",
+                "CPU ms",
+            ],
+            lines,
+        ),
+    )
+
+
+def _failing_table(rows: Sequence[Row], names: Mapping[str, str]) -> str:
+    lines = [
+        [
+            names[row["contestant"]],
             number(row["commands"]),
+            number(row.get("done", row["commands"])),
             number(row["calls"]),
             number(row["seconds"]),
             number(row["calls_per_second"]),
-            *(number(row[name]) for name in ("late_p50_ms", "late_p99_ms", "late_max_ms")),
+            *(number(row[name]) if name in row else "–" for name in ("late_p50_ms", "late_p99_ms", "late_max_ms")),
             number(row["cpu_ms_all"]),
             number(row["peak_rss_mib"]),
         ]
@@ -624,9 +669,13 @@ def _failing_table(rows: Sequence[Row]) -> str:
 
     return _section(
         "Commands that all fail at once, twice, and are tried again after 5 s",
-        "No breaker holds them. Late is a retry's call after its 5 s, the queue before it included.",
+        "No breaker holds them. Late is a retry's call after its 5 s, the queue before it included; what is less than "
+        "nothing came before its time.",
         table(
-            ["commands", "calls", "seconds", "calls/s", "late p50, ms", "p99", "latest", "CPU ms a call", "peak, MiB"],
+            [
+                *("", "commands", "done", "calls", "seconds", "calls/s", "late p50, ms", "p99", "latest"),
+                *("CPU ms a call", "peak, MiB"),
+            ],
             lines,
         ),
     )

@@ -7,6 +7,7 @@ Leaves what is played, and how it is judged, to the scenarios; `machinery` start
 from __future__ import annotations
 
 import json
+import math
 import random
 import tempfile
 from bisect import bisect_right
@@ -96,10 +97,12 @@ class Traffic:
 
         return first, second
 
-    def most_in_a_second(self, category: str, account: str | None = None, *, after: float = 0.0) -> int:
-        """The most requests of any second, whatever became of them."""
+    def most_in_a_second(
+        self, category: str, account: str | None = None, *, after: float = 0.0, until: float = math.inf
+    ) -> int:
+        """The most requests of any second of a stretch, whatever became of them."""
         admitted, throttled = self.moments(category, account)
-        moments, most, begins = sorted(at for at in (*admitted, *throttled) if at >= after), 0, 0
+        moments, most, begins = sorted(at for at in (*admitted, *throttled) if after <= at < until), 0, 0
         for ends, at in enumerate(moments):
             while moments[begins] <= at - 1.0 + 1e-9:
                 begins += 1

@@ -51,7 +51,7 @@ def play(
         time.sleep(2)
         alone = _idle(bout, idle)
 
-        return alone, [_offer(bout, rate, seconds) for rate in rates]
+        return alone, [offer(bout, rate, seconds) for rate in rates]
 
 
 def _idle(bout: Bout, seconds: float) -> dict[str, Any]:
@@ -79,7 +79,8 @@ def _track(bout: Bout, what: str) -> None:
     execute(bout.arena.database.url, "SELECT pg_reload_conf()")
 
 
-def _offer(bout: Bout, rate: int, seconds: float) -> dict[str, Any]:
+def offer(bout: Bout, rate: int, seconds: float) -> dict[str, Any]:
+    """Offer a rate for a while."""
     stub = bout.arena.stub
     stub.ask("set", is_logged=True)
     stub.ask("reset")

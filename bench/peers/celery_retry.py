@@ -51,10 +51,14 @@ class Contestant:
 
     def store(self, keys: Sequence[str]) -> None:
         """Store the rows, then publish a message for each over one connection."""
+        self.store_later(keys, 0)
+
+    def store_later(self, keys: Sequence[str], seconds: float) -> None:
+        """Do the same with a countdown, which the workers keep in memory."""
         job.store_commands(keys)
         with app.producer_pool.acquire(block=True) as producer:
             for key in keys:
-                capture.apply_async([key], producer=producer)
+                capture.apply_async([key], producer=producer, countdown=seconds or None)
 
     def store_one(self, key: str) -> str:
         """Store the row, then publish."""

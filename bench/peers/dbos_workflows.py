@@ -16,6 +16,8 @@ from . import job
 _QUEUE = "bench"
 _AT_ONCE = 100
 
+_WORKFLOW: EnqueueOptions = {"workflow_name": "capture", "queue_name": _QUEUE}
+
 #: It asks for work at an interval; by default each second, which would be all that is measured.
 _POLL_SECONDS = 0.05
 
@@ -75,11 +77,18 @@ class Contestant:
         for key in keys:
             self.store_one(key)
 
+    def store_later(self, keys: Sequence[str], seconds: float) -> None:
+        """Do the same with a delay."""
+        for key in keys:
+            self._enqueue({"workflow_id": key, "delay_seconds": seconds, **_WORKFLOW}, key)
+
     def store_one(self, key: str) -> str:
         """Enqueue one workflow, under the key."""
-        if self._client is None:
-            self._client = DBOSClient(system_database_url=job.DATABASE_URL)
-        options: EnqueueOptions = {"workflow_name": "capture", "queue_name": _QUEUE, "workflow_id": key}
-        self._client.enqueue(options, key)
+        self._enqueue({"workflow_id": key, **_WORKFLOW}, key)
 
         return key
+
+    def _enqueue(self, options: EnqueueOptions, key: str) -> None:
+        if self._client is None:
+            self._client = DBOSClient(system_database_url=job.DATABASE_URL)
+        self._client.enqueue(options, key)

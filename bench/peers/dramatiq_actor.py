@@ -46,6 +46,12 @@ class Contestant:
         for key in keys:
             capture.send(key)
 
+    def store_later(self, keys: Sequence[str], seconds: float) -> None:
+        """Store the rows, then send delayed messages."""
+        job.store_commands(keys)
+        for key in keys:
+            capture.send_with_options(args=(key,), delay=round(seconds * 1_000))
+
     def store_one(self, key: str) -> str:
         """Store the row, then send the message."""
         job.store_commands([key])

@@ -74,8 +74,12 @@ class Contestant:
 
     def store(self, keys: Sequence[str]) -> None:
         """Enqueue a batch in one statement."""
-        count = len(keys)
-        self._queries().enqueue(["capture"] * count, [key.encode() for key in keys], [0] * count)
+        self.store_later(keys, 0)
+
+    def store_later(self, keys: Sequence[str], seconds: float) -> None:
+        """Do the same with a time to come."""
+        count, after = len(keys), timedelta(seconds=seconds) if seconds else None
+        self._queries().enqueue(["capture"] * count, [key.encode() for key in keys], [0] * count, [after] * count)
 
     def store_one(self, key: str) -> str:
         """Enqueue one."""

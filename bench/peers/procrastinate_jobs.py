@@ -63,6 +63,10 @@ class Contestant:
         """Defer a batch in one statement."""
         capture.batch_defer(*({"key": key} for key in keys))
 
+    def store_later(self, keys: Sequence[str], seconds: float) -> None:
+        """Do the same with a time to come."""
+        capture.configure(schedule_in={"seconds": round(seconds)}).batch_defer(*({"key": key} for key in keys))
+
     def store_one(self, key: str) -> str:
         """Defer one."""
         capture.defer(key=key)
