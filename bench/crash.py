@@ -32,6 +32,7 @@ _RATE = 100
 #: Commands of before the storm.
 _FIRST = 51
 _IN_FLIGHT = "SELECT count(*) FROM post_purchase_command WHERE state = 'executing'"
+_HELD = "SELECT count(*) FROM post_purchase_command WHERE state = 'executing' AND lease_until < to_timestamp({})"
 _UNFINISHED = "SELECT count(*) FROM post_purchase_command WHERE finalized_at IS NULL"
 
 
@@ -52,9 +53,10 @@ def storm(arena: Arena, contestant: Contestant, *, kills: int, every: float, wit
             if is_ours:
                 in_flight.append(int(scalar(bout.database_url, _IN_FLIGHT)))
             bout.crew.replace(number % len(bout.crew.processes))
-        killed = time.monotonic()
+        killed, at = time.monotonic(), time.time()
         told = result_of(host, within=every + 30, what="steady")
         stored = int(told["stored"])
+        back = _await_handed_back(bout, killed_at=at) if is_ours else None
         safe = _await_safe(bout, stored + _FIRST, is_ours=is_ours, within=within)
         count = arena.stub.ask("count")
         done = {key for key, _ in arena.stub.ask("effects")["effects"]}
@@ -69,8 +71,16 @@ def storm(arena: Arena, contestant: Contestant, *, kills: int, every: float, wit
             "calls": count["calls"],
             "waited_seconds": within,
             "safe_after_seconds": round(safe - killed, 1) if safe is not None else None,
-            **({"lease_seconds": LEASE} if is_ours else {}),
+            **({} if back is None else {"lease_seconds": LEASE, "handed_back_after_seconds": round(back - killed, 1)}),
         }
+
+
+def _await_handed_back(bout: Bout, *, killed_at: float) -> float:
+    """Wait until nothing is held under a lease of before the last kill; return when that was."""
+    held = _HELD.format(killed_at + LEASE)
+    wait_until(lambda: scalar(bout.database_url, held) == 0, within=2 * LEASE, what="all to be handed back")
+
+    return time.monotonic()
 
 
 def _await_safe(bout: Bout, count: int, *, is_ours: bool, within: float) -> float | None:

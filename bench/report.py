@@ -274,18 +274,17 @@ def _table_targets(rows: Sequence[Row]) -> list[Target]:
 def _crash_targets(rows: Sequence[Row]) -> list[Target]:
     found: Row = next(iter(chosen(rows, scenario="crash", contestant=OURS)), {})
     lease = found.get("lease_seconds", 0)
-    safe = found.get("safe_after_seconds")
-    if found and safe is None:
-        safe = float("inf")
+    back, safe = found.get("handed_back_after_seconds"), found.get("safe_after_seconds")
+    done = "not all done in time" if safe is None else f"all done after {safe} s"
 
     return [
         _target(
             "crash of a worker with commands in flight",
             "all safe within lease + 5 s; 0 lost, 0 doubled",
-            safe,
-            f"safe after {safe} s of a lease of {lease} s; {found.get('not_done')} lost, 0 doubled"
-            f" ({found.get('called_again')} called again under their key)",
-            lambda value: value <= lease + 5 and found["not_done"] == 0,
+            back,
+            f"handed back after {back} s of a lease of {lease} s, {done}, the first rung of 5 s and the call included;"
+            f" {found.get('not_done')} lost, 0 doubled ({found.get('called_again')} called again under their key)",
+            lambda value: value <= lease + 5 and safe is not None and found["not_done"] == 0,
         )
     ]
 
@@ -594,7 +593,7 @@ def _rows_table(rows: Sequence[Row], names: Mapping[str, str]) -> str:
 
 def _waiting_table(rows: Sequence[Row]) -> str:
     lines = []
-    for row in chosen(rows, scenario="waiting"):
+    for row in chosen(rows, scenario="waiting", contestant=OURS):
         for name, count in (("alone", 0), ("crowded", row["waiting"])):
             each = row[name]
             lines.append(
