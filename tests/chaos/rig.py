@@ -139,6 +139,7 @@ class Unit:
     is_wanted: bool = False
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
+    begins_at: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -154,9 +155,7 @@ class Unit:
     @property
     def is_ready(self) -> bool:
         """Whether it has come up since it was last started; only a worker says so."""
-        last = self.log_file.read_bytes().rpartition(b'"worker.starting"')[2] if self.log_file.exists() else b""
-
-        return self.is_running and b" ready." in last
+        return self.is_running and b" ready." in self.log_file.read_bytes()[self.begins_at :]
 
     def start(self) -> None:
         """Start it, and want it from now on."""
@@ -167,6 +166,7 @@ class Unit:
             self._end_group()
             self.starts += 1
             with self.log_file.open("ab") as log:
+                self.begins_at = log.tell()
                 self.process = subprocess.Popen(
                     self.arguments(),
                     cwd=self.folder if self.user is None else "/",
@@ -461,8 +461,9 @@ class Rig:
     def _supervise(self) -> None:
         """Bring back what died, a little later, as whoever runs it in production does."""
         while not self._is_over.wait(0.3):
-            previous = [] if self.previous is None else [self.previous]
-            for unit in [self.redis.unit, self.postgres.unit, *self.workers, *self.upkeeps, *previous]:
+            previous = self.previous
+            units = [self.redis.unit, self.postgres.unit, *self.workers, *self.upkeeps]
+            for unit in units if previous is None else [*units, previous]:
                 unit.revive()
 
     def environment(self, lines: Lines) -> dict[str, str]:

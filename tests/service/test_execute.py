@@ -514,6 +514,19 @@ def test_a_slow_answer_idles_nobody_else(stage):
     assert all(stage.command(each).finalized_at < NOON + SECOND for each in quick)
 
 
+def test_beside_a_slow_answer_what_was_recorded_makes_room_at_once(stage):
+    """A task that looked for more only when an answer came would idle its window as long as one call hangs."""
+    stage.world.fault("delay", seconds=20)
+    stage.window = 10
+    slow = stage.capture()
+    quick = [stage.capture() for _ in range(90)]
+
+    stage.execute(slow, *quick[:9])
+
+    ended = max(stage.command(each).finalized_at for each in quick)
+    assert ended - NOON < 2 * SECOND
+
+
 def test_one_retry_does_not_wait_for_the_slowest_answer(stage):
     """Each answer is recorded as it arrives, so its wait runs from its own end."""
     slow, failing = stage.order(), stage.order()

@@ -147,7 +147,7 @@ class _Task:
         self.sent: dict[UUID, Held] = {}
         self.ended: list[_Ended] = []
         self.trips: list[Trip] = []
-        self.lease_ends: dict[UUID, float] = {}
+        self.lease_ends: dict[tuple[UUID, int], float] = {}
         self.more = False
         self.counts: Counter[str] = Counter()
 
@@ -160,6 +160,8 @@ class _Task:
             self._begin_due()
             if self._must_record():
                 self._record()
+            if self._may_look():
+                continue  # what was recorded has made room
             if self.sent:
                 self._collect()
             elif not self.ended and (next_in := self.admission.next_in()) is not None:
@@ -178,7 +180,7 @@ class _Task:
         held = self.x.store.claim(ids, limit=limit, lease=self.limits.lease, without=self.admission.left_alone())
         self._send_ready()
         for each in held:
-            self.lease_ends[each.id] = began + self.limits.lease.total_seconds()
+            self.lease_ends[each.id, each.claims] = began + self.limits.lease.total_seconds()
         self.counts["claimed"] += len(held)
         if held:
             self.admission.sort(held)
@@ -195,7 +197,7 @@ class _Task:
             return False
         is_busy = bool(self.sent) or self.admission.waiting > 0
         may_rest = is_busy and (self.admission.is_to_rest or not self.more)
-        if not (self.more or is_busy) or self.trips or self._room() <= 0:
+        if not (self.more or is_busy) or (self.trips and self.ended) or self._room() <= 0:
             # Until a pause is written, claims would bring more of what is to wait.
             return False
 
@@ -223,18 +225,22 @@ class _Task:
         requests = {each.id: self._request(each) for each in held}
         try:
             with self.x.store.begin() as transaction:
+                at = self._read_clocks(transaction)
                 kept = self._admit(transaction, held, requests)
                 kept |= {each.id: self._deferred(each, seconds, transaction) for each, seconds in later}
                 free = [each for each in held if each.id not in kept]
                 opened = transaction.open_attempts(
                     [each for each in free if each.read_back is None], holder=self.x.holder
                 )
-                decided = [*kept.values(), *self._decide_all(transaction, self.ended)]
+                decided = [*kept.values(), *self._decide_all(transaction, self.ended, at=at)]
                 recorded = record(transaction, decided, desk=self.x.desk)
         except StoreUnavailable as error:
-            # Nothing was sent. The leases run out, and sweep hands the commands back; what has ended can wait.
+            # Nothing was sent. The leases run out, and sweep hands the commands back.
             log.warning("execute.database_away", step="admit", problem=str(error))
             self.admission.ended(held)
+            if self.ended:
+                # If it is written after all, it must be known before any of it can be claimed again.
+                self._record()
             return
         except Exception:
             if not self.ended:
@@ -245,8 +251,9 @@ class _Task:
             self._begin(held, later=later)
             return
 
-        self.ended.clear()
-        self.trips.clear()
+        if self.ended:
+            self.ended.clear()
+            self.trips.clear()
         began = {each.id for each in opened}
         self.admission.ended(each for each in held if each.read_back is None and each.id not in began)
         self.admission.ended(each for each in held if each.read_back is not None and each.id in kept)
@@ -264,7 +271,7 @@ class _Task:
                 self._begin(found.now, later=found.later)
             except Exception:
                 self.admission.ended(found.now)
-                if not (self.sent or self.ended):
+                if not (self.sent or self.ended or self.admission.waiting):
                     raise
                 # A bug in what is begun next must not cost the calls in flight their answers.
                 log.exception("execute.begin_failed")
@@ -319,7 +326,7 @@ class _Task:
         return Decided(held=held, decision=decision, outcome=None, ended_at=transaction.now)
 
     def _has_time(self, held: Held) -> bool:
-        left = self.lease_ends[held.id] - self.x.monotonic()
+        left = self.lease_ends[held.id, held.claims] - self.x.monotonic()
 
         return left > self.limits.reply.total_seconds()
 
@@ -414,14 +421,21 @@ class _Task:
 
         return replace(stood, in_doubt=True, absent_at=None) if is_in_doubt else stood
 
-    def _decide_all(self, transaction: Transaction, ended: Sequence[_Ended]) -> Sequence[Decided]:
+    def _read_clocks(self, transaction: Transaction) -> float:
+        """Return this process's own time at the moment that counts as now in a transaction."""
+        _ = transaction.now
+
+        return self.x.monotonic()
+
+    def _decide_all(self, transaction: Transaction, ended: Sequence[_Ended], *, at: float) -> Sequence[Decided]:
         """Decide what comes of calls that have ended, and pause the accounts whose provider they show to be ill."""
-        self._pause(transaction)
+        if ended:
+            self._pause(transaction)
 
-        return [self._decide(each, transaction) for each in ended]
+        return [self._decide(each, transaction, at=at) for each in ended]
 
-    def _decide(self, ended: _Ended, transaction: Transaction) -> Decided:
-        ended_at = transaction.now - timedelta(seconds=self.x.monotonic() - ended.at)
+    def _decide(self, ended: _Ended, transaction: Transaction, *, at: float) -> Decided:
+        ended_at = transaction.now - timedelta(seconds=at - ended.at)
         if ended.held.read_back is not None:
             decided = self._judged(ended.held, ended.held.read_back, ended.outcome, ended_at)
         else:
@@ -485,11 +499,11 @@ class _Task:
         while True:
             try:
                 with self.x.store.begin() as transaction:
-                    decided = self._decide_all(transaction, ended)
+                    decided = self._decide_all(transaction, ended, at=self._read_clocks(transaction))
                     recorded = record(transaction, decided, desk=self.x.desk)
                 self._send_ready()
             except StoreUnavailable as error:
-                if self.x.monotonic() > max(self.lease_ends[each.held.id] for each in ended):
+                if self.x.monotonic() > max(self.lease_ends[each.held.id, each.held.claims] for each in ended):
                     log.error("execute.not_recorded", commands=len(ended))  # noqa: TRY400  # logged with each try
                     return
                 log.warning("execute.database_away", step="record", problem=str(error))
@@ -518,7 +532,7 @@ class _Task:
         """After the commit: log, hand retries to the broker, have desks told, let go what waited."""
         announce(decided, recorded.written)
         for each in decided:
-            self.lease_ends.pop(each.held.id, None)
+            self.lease_ends.pop((each.held.id, each.held.claims), None)
         for each in recorded.written:
             self.counts[f"now_{each.decision.transition.to}"] += 1
             self._count_why(each)
