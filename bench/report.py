@@ -275,16 +275,17 @@ def _crash_targets(rows: Sequence[Row]) -> list[Target]:
     found: Row = next(iter(chosen(rows, scenario="crash", contestant=OURS)), {})
     lease = found.get("lease_seconds", 0)
     back, safe = found.get("handed_back_after_seconds"), found.get("safe_after_seconds")
-    done = "not all done in time" if safe is None else f"all done after {safe} s"
+    if found and safe is None:
+        safe = float("inf")
 
     return [
         _target(
             "crash of a worker with commands in flight",
             "all safe within lease + 5 s; 0 lost, 0 doubled",
-            back,
-            f"handed back after {back} s of a lease of {lease} s, {done}, the first rung of 5 s and the call included;"
-            f" {found.get('not_done')} lost, 0 doubled ({found.get('called_again')} called again under their key)",
-            lambda value: value <= lease + 5 and safe is not None and found["not_done"] == 0,
+            safe,
+            f"handed back after {back} s of a lease of {lease} s, safe after {safe} s; {found.get('not_done')} lost,"
+            f" 0 doubled ({found.get('called_again')} called again under their key)",
+            lambda value: value <= lease + 5 and found["not_done"] == 0,
         )
     ]
 

@@ -102,6 +102,29 @@ def test_after_an_outage_nothing_may_be_forgotten_doubled_or_told_in_vain():
     ] == outage.missed(bad)
 
 
+def test_a_burst_after_an_outage_is_named():
+    """All that waited would leave at once, if nothing held it."""
+    captures = {
+        "quota": 200,
+        "used": 0.97,
+        "most_in_a_second": 300,
+        "partner_quota": 50,
+        "most_in_a_second_of_a_partner": 50,
+    }
+    row = {
+        "scenario": "outage",
+        "processes": 4,
+        "tickets": {},
+        "tickets_of_what_succeeded": 0,
+        "neither_done_nor_in_a_ticket": 0,
+        "doubled": 0,
+        "at_full_quota_seconds": 10.0,
+        "categories": {CAPTURE: captures},
+    }
+
+    assert [f"outage (production, 4 processes): 300 of 200 {CAPTURE} in a second"] == missed([row])
+
+
 def test_how_a_backlog_leaves_is_judged_from_the_first_send_after_the_outage():
     """What was sent before says nothing, and the last few are spread too thinly to fill a quota."""
     before = [(at / 300, 0, 0, True) for at in range(300)]

@@ -79,7 +79,6 @@ def test_what_never_became_safe_missed_its_target():
         "scenario": "crash",
         "contestant": "ours",
         "lease_seconds": 20,
-        "handed_back_after_seconds": 20.6,
         "safe_after_seconds": None,
         "not_done": 0,
         "called_again": 3,
