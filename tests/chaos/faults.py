@@ -507,13 +507,16 @@ def _deployed_and_back(scene: Scene) -> Iterator[None]:
 
     deployed()
     yield
-    for unit in (*rig.workers, *rig.upkeeps):
-        unit.end(signal.SIGTERM)
-    wait_until(lambda: rig.migrate(back_to=older.schema), within=90, what="a migration back in the middle of a run")
-    previous.start()
-    wait_until(lambda: previous.is_ready, within=60, what="a worker of the previous version, brought back")
-    time.sleep(_SIDE_BY_SIDE_SECONDS)
-    deployed()
+    with contextlib.ExitStack() as held:
+        # Meanwhile no other fault starts one of the new version.
+        for unit in (*rig.workers, *rig.upkeeps):
+            held.enter_context(unit.lock)
+            unit.end(signal.SIGTERM)
+        wait_until(lambda: rig.migrate(back_to=older.schema), within=90, what="a migration back in the middle of a run")
+        previous.start()
+        wait_until(lambda: previous.is_ready, within=60, what="a worker of the previous version, brought back")
+        time.sleep(_SIDE_BY_SIDE_SECONDS)
+        deployed()
 
 
 # ----------------------------------------------------------------------------------------------------------- provider
