@@ -173,11 +173,40 @@ def test_slots_are_spread_over_the_second_and_the_rest_comes_back(limiter):
     grant = ask(limiter, count=120)
 
     assert 120 == len(grant.slots) + len(grant.later)
-    assert 49 <= len(grant.slots) <= 51
+    assert 45 <= len(grant.slots) <= 47
     assert list(grant.slots) == sorted(grant.slots)
     gaps = [later - sooner for sooner, later in zip(grant.slots, grant.slots[1:], strict=False)]
     assert min(gaps) >= 0.019
     assert max(grant.slots) <= 1.02
+
+
+def test_after_a_quiet_second_a_bucket_gives_one_cell_and_the_next_ones_a_tenth_of_a_second_later(limiter, clock):
+    """Who begins after a stop is not ready at once: all that had its slot meanwhile would leave in one go."""
+    first = ask(limiter, account="old", count=20)
+    clock.advance(timedelta(seconds=3))
+    again = ask(limiter, account="old", count=20)
+
+    for grant in (first, again):
+        assert 4 == sum(slot < 0.02 for slot in grant.slots)
+        assert 0.08 <= grant.slots[4] <= 0.1
+
+
+def test_single_commands_after_a_quiet_second_do_not_wait_for_one_another(limiter, clock):
+    """One cell's worth is theirs, whenever in that tenth of a second they come."""
+    for _ in range(4):
+        assert ask(limiter, account="old").slots[0] <= 0.001
+        clock.advance(timedelta(seconds=0.021))
+
+
+def test_a_bucket_that_is_in_use_has_no_such_pause(limiter, clock):
+    """It would cost a part of the quota each time that one process finds nothing to do for a moment."""
+    ask(limiter, account="old", count=20)
+    clock.advance(timedelta(seconds=0.9))
+
+    slots = ask(limiter, account="old", count=20).slots
+
+    assert max(slots) <= 0.1
+    assert max(later - sooner for sooner, later in zip(slots, slots[1:], strict=False)) <= 0.01
 
 
 def test_what_comes_back_is_spread_and_takes_nothing(limiter, clock):
@@ -188,7 +217,7 @@ def test_what_comes_back_is_spread_and_takes_nothing(limiter, clock):
     assert min(grant.later) >= 0.4
     assert 1 / 49.02 / 1.1 == pytest.approx(sum(gaps) / len(gaps), rel=0.01)
     clock.advance(timedelta(seconds=5))
-    assert 49 <= len(ask(limiter, count=120).slots) <= 51
+    assert 45 <= len(ask(limiter, count=120).slots) <= 47
 
 
 def test_a_second_batch_queues_behind_the_first(process):
@@ -204,7 +233,7 @@ def test_all_processes_draw_on_one_quota(process):
     """Eight processes at the full rate each are eight times the quota."""
     slots = [slot for _ in range(8) for slot in ask(process(), count=20).slots]
 
-    assert 49 <= len(slots) <= 51
+    assert 45 <= len(slots) <= 47
     assert len(slots) == len(set(slots))
 
 
@@ -227,7 +256,7 @@ def test_threads_at_once_never_share_a_slot(process):
         thread.join()
 
     assert [] == errors
-    assert 49 <= len(slots) <= 51
+    assert 45 <= len(slots) <= 47
     assert len(slots) == len(set(slots))
 
 
@@ -339,16 +368,16 @@ def test_captures_find_room_where_other_kinds_have_filled_the_bucket(limiter):
 
     captures = ask(limiter, account="old", count=20)
 
-    assert 155 <= len(updates.slots) <= 162
+    assert 142 <= len(updates.slots) <= 150
     assert 20 == len(captures.slots)
-    assert captures.slots[-1] < 0.6
+    assert captures.slots[-1] < 0.65
 
 
 def test_without_captures_other_kinds_have_the_whole_bucket(limiter):
     """A headroom that nobody uses is a fifth of the quota thrown away."""
     updates = ask(limiter, account="old", kind="update_customer_details", count=400)
 
-    assert 196 <= len(updates.slots) <= 201
+    assert 180 <= len(updates.slots) <= 185
 
 
 # --- learning ----------------------------------------------------------------------------------------------
@@ -371,7 +400,7 @@ def test_a_raised_quota_is_followed(process):
 
     one.observe("shop-1", "capture", told({"account": 80, "psp": 300}))
 
-    assert 78 <= len(ask(other, account="shop-1", count=100).slots) <= 81
+    assert 72 <= len(ask(other, account="shop-1", count=100).slots) <= 76
 
 
 def test_a_quota_that_is_back_to_normal_is_believed_by_who_never_saw_the_other(process):

@@ -132,6 +132,34 @@ def test_what_was_put_off_is_sent_in_the_end_and_never_too_fast(limited, noted):
     assert all(moments[number + 10] - moments[number] >= 0.99 for number in range(len(moments) - 10))
 
 
+def test_when_a_tasks_time_is_up_what_waits_goes_back_with_its_slots_if_others_can_use_them(limited, noted):
+    """While it waited for its last slots nobody would claim for the holes between them; another task does at once."""
+    limited.is_stopping = False
+    executor = limited.executor(transport=noted)
+    short = replace(executor, limits=replace(executor.limits, pump=timedelta(seconds=0.35)))
+    ids = [limited.capture() for _ in range(40)]
+
+    short.execute(ids)
+
+    put_back = [limited.command(each) for each in ids if each not in noted.moments]
+    assert max(noted.moments.values()) <= 0.35 + 0.15
+    assert len(noted.moments) == taken(limited)[CAPTURE]
+    assert {("pending", 0, 0)} == {(each.state.value, each.attempts, each.failures) for each in put_back}
+
+
+def test_when_a_tasks_time_is_up_the_last_commands_keep_their_slots(limited, noted):
+    """Nobody else could use them, and these would only come later."""
+    limited.is_stopping = False
+    executor = limited.executor(transport=noted)
+    short = replace(executor, limits=replace(executor.limits, pump=timedelta(seconds=0.35)))
+    ids = [limited.capture() for _ in range(8)]
+
+    short.execute(ids)
+
+    assert {"succeeded": 8} == states(limited, ids)
+    assert [1] * 8 == [limited.command(each).claims for each in ids]
+
+
 def test_a_429_puts_off_what_waits_for_the_same_quota_and_gives_its_slots_back(limited, noted):
     """Each further one would earn a further 429; what counts elsewhere goes on."""
     orders = [limited.order() for _ in range(3)]
@@ -272,7 +300,7 @@ def test_a_slot_is_used_even_while_as_many_answers_as_the_window_holds_wait_to_b
     assert len(begun.now) == 20
 
 
-@pytest.mark.parametrize(("captures", "is_little"), [(10.0, True), (80.0, False), (100_000.0, False)])
+@pytest.mark.parametrize(("captures", "is_little"), [(5.0, True), (80.0, False), (100_000.0, False)])
 def test_a_claim_that_brought_little_to_send_is_followed_by_a_rest(limited, new_admission, captures, is_little):
     """It costs the same whatever it brings; eight processes that share a quota would mostly claim in vain."""
     limited.rates[ACCOUNT] = rates(captures=captures)

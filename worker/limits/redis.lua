@@ -6,6 +6,7 @@ local CELL_MS, CELLS_A_SECOND = 20, 50
 local ACTIVE_MS, FIRST_MS, CLOSED_MS, SPARE_MS, IN_A_ROW_MS = 2000, 5000, 60000, 60000, 250
 local OFTEN = 0.05
 local PACE, EAGER, HAIR, CARRIED_CELLS, BOUNDLESS, MOST_DOUBLINGS = 50, 1.1, 1e-6, 2, 1000000000, 30
+local OPENS_CELLS = 5
 
 local order = cjson.decode(ARGV[1])
 local now = order.now
@@ -23,7 +24,7 @@ local function bring_up(state)
   state.anchor = state.anchor or now_cell
   state.members = state.members or {}
   for _, name in ipairs({ 'used', 'low' }) do state[name] = state[name] or {} end
-  local numbers = { 'until', 'tail', 'first_at', 'row', 'window', 'throttled', 'handed_out', 'refused' }
+  local numbers = { 'until', 'tail', 'first_at', 'row', 'window', 'throttled', 'handed_out', 'refused', 'opens' }
   for _, name in ipairs(numbers) do state[name] = state[name] or 0 end
   local gone = now_cell - CELLS_A_SECOND - state.at
   if gone > 0 then
@@ -66,10 +67,14 @@ end
 local function anchor(state, a_cell)
   local last = state.at + #state.used - 1
   while last >= state.at and taken(state, 'used', last) == 0 do last = last - 1 end
-  if a_cell > 0 and now_cell - last - 1 >= math.ceil(1 / a_cell - HAIR) then state.anchor = now_cell end
+  if a_cell > 0 and now_cell - last - 1 >= math.ceil(1 / a_cell - HAIR) then
+    state.anchor = now_cell
+    if last < state.at then state.opens = now_cell + OPENS_CELLS end
+  end
 end
 
 local function cell_capacity(level, cell)
+  if cell > level.state.anchor and cell < level.state.opens then return 0 end
   return capacity(cell - level.state.anchor, level.rate / CELLS_A_SECOND)
 end
 
@@ -96,7 +101,11 @@ end
 
 local function room(level, cell)
   look(level, cell)
-  local left = level.credit - (level.needed[cell] or 0)
+  local left, opens = level.credit - (level.needed[cell] or 0), level.state.opens
+  if cell < opens then
+    left = capacity(0, level.rate / CELLS_A_SECOND)
+    for each = opens - OPENS_CELLS, opens - 1 do left = left - taken(level.state, 'used', each) end
+  end
   if level.depth > 0 then
     left = math.min(left, math.max(1, math.floor(level.quota)) - window(level.state, cell))
   end

@@ -9,7 +9,9 @@ the second ahead, of which slots are handed out. Unlike the one moment that a to
 take reservations out of order: an account that spreads 50 slots over a second leaves all the others between them
 to the accounts that share its acquiring partner. No stretch of n cells ever holds more than r·n/50 slots, rounded
 up, and a second touches 51 cells at most; so with r at most Q/1.02 no window of one second holds more than Q. There
-is no burst but a cell's worth, 2 % of the rate, and a new or idle bucket begins with that.
+is no burst but a cell's worth, 2 % of the rate, and a new or idle bucket begins with that. Behind it, one that was
+idle for a second lets nothing through for a moment: who begins after a stop has intents to write and connections to
+open first, and would send in one go all that had its slot meanwhile.
 
 *Two levels.* A slot is taken in the cells of both buckets or of neither. Because a cell in which the account has
 room may be full at its acquiring partner's, what an account could not use there carries on to the next: as much as two
@@ -72,6 +74,9 @@ _CLOSED_MS = 60_000
 _IN_A_ROW_MS = 250
 _OFTEN = 0.05
 
+#: In so many cells after a second in which nobody used it, a bucket gives the slots of one.
+_OPENS_CELLS = 5
+
 #: Sums of fractions are a hair off; a whole number must not become the next one.
 _HAIR = 1e-6
 
@@ -111,7 +116,7 @@ def _bring_up(state: State, now: int) -> None:
     state.setdefault("anchor", cell)
     for name in ("used", "low"):
         state.setdefault(name, [])
-    for name in ("until", "tail", "first_at", "row", "window", "throttled", "handed_out", "refused"):
+    for name in ("until", "tail", "first_at", "row", "window", "throttled", "handed_out", "refused", "opens"):
         state.setdefault(name, 0)
     state.setdefault("members", {})
     gone = cell - CELLS_A_SECOND - state["at"]
@@ -164,6 +169,8 @@ def _anchor(state: State, a_cell: float, cell: int) -> None:
         last -= 1
     if a_cell > 0 and cell - last - 1 >= math.ceil(1 / a_cell - _HAIR):
         state["anchor"] = cell
+        if last < state["at"]:
+            state["opens"] = cell + _OPENS_CELLS
 
 
 @dataclass(slots=True, kw_only=True)
@@ -189,6 +196,9 @@ class _Level:
         return self.rate / CELLS_A_SECOND
 
     def capacity(self, cell: int) -> int:
+        if self.state["anchor"] < cell < self.state["opens"]:
+            return 0
+
         return _capacity(cell - self.state["anchor"], self.a_cell)
 
     def _share_of(self, cell: int) -> int:
@@ -218,7 +228,12 @@ class _Level:
     def room(self, cell: int) -> int:
         """Say how many slots are free of a cell; cells are asked for one after another."""
         self.look(cell)
-        room = self.credit - self.needed.get(cell, 0)
+        opens: int = self.state["opens"]
+        if cell < opens:
+            opening = range(opens - _OPENS_CELLS, opens)
+            room = _capacity(0, self.a_cell) - sum(_taken(self.state, "used", each) for each in opening)
+        else:
+            room = self.credit - self.needed.get(cell, 0)
         if self.depth:
             room = min(room, max(1, math.floor(self.quota)) - _window(self.state, cell))
         if self.headroom > 0:

@@ -183,8 +183,12 @@ class CurlTransport:
         self._in_flight[tag] = call
 
     def flush(self) -> None:
-        """Have leave what was taken: many at once cost libcurl less than one by one."""
+        """Have leave what was taken: many at once cost libcurl less than one by one.
+
+        Those on new connections, too, where these come up at once: it may take a while until answers are collected.
+        """
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._advance(0.0)
 
     def collect(self, within: float) -> Sequence[tuple[UUID, Answer | NoAnswer]]:
         """Return what has ended, waiting at most `within` seconds for the first."""

@@ -34,7 +34,7 @@ _LEAST = 10
 
 #: A claim costs the same whatever it brings. Where others use up the quota too, one that brought fewer than this many
 #: to send is followed by a rest, and the next one brings more.
-_LITTLE = 15
+_LITTLE = 8
 
 #: Intents are written when the next slot is so near, in seconds, and with it those of all slots that are not much
 #: farther: many in one transaction, and no send has to wait for it.
@@ -245,6 +245,11 @@ class Admission:
     def stop(self, account: str) -> None:
         """Put off what waits for a slot of an account that is to be paused."""
         self._put_off([(each, 0.0) for each in self._stop(lambda each: each.held.account == account)])
+
+    def let_go(self) -> None:
+        """Put off what waits for its slot if others are there who can use it: nobody claims for the holes between."""
+        if self._is_sated:
+            self._put_off([(each, 0.0) for each in self._stop(lambda _: True)])
 
     def _stop(self, concerns: Callable[[_Waiting], bool]) -> Sequence[Held]:
         """Give back the slots of commands that wait for one; return the commands."""

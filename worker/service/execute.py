@@ -155,7 +155,9 @@ class _Task:
         self._take(ids)
         self.more = len(ids) > 1
         while self.sent or self.ended or self.admission.waiting or self._may_look():
-            if self._may_look():
+            if self._is_over():
+                self.admission.let_go()
+            elif self._may_look():
                 self._look()
             self._begin_due()
             if self._must_record():
@@ -190,10 +192,14 @@ class _Task:
     def _room(self) -> int:
         return self.admission.appetite(under_way=len(self.sent) + len(self.ended))
 
+    def _is_over(self) -> bool:
+        """Whether the time is up for which a task stays."""
+        return self.x.monotonic() - self.started >= self.limits.pump.total_seconds()
+
     def _may_look(self) -> bool:
         """Whether to look for further due rows: there may be some, there is room, and nobody wants us to end."""
         now = self.x.monotonic()
-        if self.x.stopping() or now - self.started >= self.limits.pump.total_seconds():
+        if self.x.stopping() or self._is_over():
             return False
         is_busy = bool(self.sent) or self.admission.waiting > 0
         may_rest = is_busy and (self.admission.is_to_rest or not self.more)
