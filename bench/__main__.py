@@ -71,8 +71,8 @@ FULL = Plan(
     backlog=50_000,
     drain=30,
     latencies=(0.0, 0.05, 0.2),
-    slice=4,
-    peer_rounds=1,
+    slice=3,
+    peer_rounds=2,
     peers=tuple(PEERS),
     yardstick=1,
     rates=(50, 500),
@@ -88,7 +88,7 @@ FULL = Plan(
     sizes=(10_000, 1_000_000, 5_000_000),
     beside=20_000,
     peer_tables=peer_tables.Measure(
-        failing=1_000, failing_seconds=17, history=200_000, slice=3, waiting=10_000, rate=50, steady=4
+        failing=1_000, failing_seconds=17, history=200_000, slice=2, waiting=10_000, rate=50, steady=3
     ),
     waiting=500_000,
     due=500,
