@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from uuid import uuid4
 
 import pytest
@@ -198,6 +199,30 @@ def test_single_commands_after_a_quiet_second_do_not_wait_for_one_another(limite
         clock.advance(timedelta(seconds=0.021))
 
 
+@pytest.mark.parametrize("still_ms", [30, 60, 90])
+def test_a_429_that_comes_when_all_is_quiet_does_not_make_the_next_second_hold_more(process, clock, chance, still_ms):
+    """A stillness ends within that tenth of a second, and the one cell's worth comes late in it."""
+    limiter = process()
+    chance.value = still_ms / 400
+    limiter.throttled("promised", "capture", None, sent_ago=0.0)
+    begins, moments = clock.now, []
+    for _ in range(4):
+        ago = (clock.now - begins).total_seconds()
+        moments += [ago + slot for slot in ask(limiter, account="promised", count=20).slots]
+        clock.advance(timedelta(seconds=0.5))
+
+    assert moments == sorted(moments)
+    assert max(sum(begin <= each < begin + 1 for each in moments) for begin in moments) <= 10
+
+
+def test_a_clock_that_goes_back_a_little_does_not_close_a_bucket(limiter, clock):
+    """Another server has taken over, whose clock is half a second behind."""
+    ask(limiter)
+    clock.advance(timedelta(seconds=-0.6))
+
+    assert ask(limiter).slots[0] <= 0.1
+
+
 def test_a_bucket_that_is_in_use_has_no_such_pause(limiter, clock):
     """It would cost a part of the quota each time that one process finds nothing to do for a moment."""
     ask(limiter, account="old", count=20)
@@ -206,7 +231,7 @@ def test_a_bucket_that_is_in_use_has_no_such_pause(limiter, clock):
     slots = ask(limiter, account="old", count=20).slots
 
     assert max(slots) <= 0.1
-    assert max(later - sooner for sooner, later in zip(slots, slots[1:], strict=False)) <= 0.01
+    assert max(later - sooner for sooner, later in pairwise(slots)) <= 0.01
 
 
 def test_what_comes_back_is_spread_and_takes_nothing(limiter, clock):

@@ -147,6 +147,19 @@ def test_when_a_tasks_time_is_up_what_waits_goes_back_with_its_slots_if_others_c
     assert {("pending", 0, 0)} == {(each.state.value, each.attempts, each.failures) for each in put_back}
 
 
+def test_a_task_whose_time_is_up_at_once_still_sends_what_has_its_slot(limited, noted):
+    """Else a database as slow as a task's time would have all commands claimed for ever, and none sent."""
+    limited.is_stopping = False
+    executor = limited.executor(transport=noted)
+    short = replace(executor, limits=replace(executor.limits, pump=timedelta(microseconds=1)))
+    ids = [limited.capture() for _ in range(40)]
+
+    short.execute(ids)
+
+    assert {"succeeded": len(noted.moments), "pending": 40 - len(noted.moments)} == states(limited, ids)
+    assert noted.moments
+
+
 def test_when_a_tasks_time_is_up_the_last_commands_keep_their_slots(limited, noted):
     """Nobody else could use them, and these would only come later."""
     limited.is_stopping = False

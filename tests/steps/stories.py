@@ -646,7 +646,7 @@ STORIES: Mapping[str, Story] = {
         faults=tuple(("delay", {"seconds": 1.9}, which) for which in ("", "1")),
         settings={
             "ACCOUNTS__KLARNA_EU__RATE_TABLE": "klarna-v1",
-            "ACCOUNTS__KLARNA_EU__MAX_RATE_PER_SECOND": "5",
+            "ACCOUNTS__KLARNA_EU__MAX_RATE_PER_SECOND": "8",
             "EXECUTE__PUMP_SECONDS": "0.00001",
             "LEASE__PACING_SECONDS": "1",
             "LEASE__SECONDS": "5",

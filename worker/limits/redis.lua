@@ -68,13 +68,23 @@ local function anchor(state, a_cell)
   local last = state.at + #state.used - 1
   while last >= state.at and taken(state, 'used', last) == 0 do last = last - 1 end
   if a_cell > 0 and now_cell - last - 1 >= math.ceil(1 / a_cell - HAIR) then
-    state.anchor = now_cell
-    if last < state.at then state.opens = now_cell + OPENS_CELLS end
+    if last < state.at then
+      state.opens = now_cell + OPENS_CELLS
+      state.anchor = state.opens - 1
+    elseif now_cell >= state.opens then
+      state.anchor = now_cell
+    end
   end
 end
 
+local function is_opening(state, cell)
+  return cell >= state.opens - OPENS_CELLS and cell < state.opens
+end
+
 local function cell_capacity(level, cell)
-  if cell > level.state.anchor and cell < level.state.opens then return 0 end
+  if is_opening(level.state, cell) then
+    return cell == level.state.opens - OPENS_CELLS and capacity(0, level.rate / CELLS_A_SECOND) or 0
+  end
   return capacity(cell - level.state.anchor, level.rate / CELLS_A_SECOND)
 end
 
@@ -86,7 +96,8 @@ end
 local function begin(level, cell)
   local state, need = level.state, 0
   level.depth = math.max(1, math.floor(CARRIED_CELLS * level.rate / CELLS_A_SECOND))
-  for earlier = math.max(state.at, state.anchor), cell - 1 do look(level, earlier) end
+  local anchor = is_opening(state, state.anchor) and state.opens - OPENS_CELLS or state.anchor
+  for earlier = math.max(state.at, anchor), cell - 1 do look(level, earlier) end
   for later = state.at + #state.used - 1, cell + 1, -1 do
     need = math.min(level.depth, math.max(0, need + taken(state, 'used', later) - cell_capacity(level, later)))
     level.needed[later - 1] = need
@@ -101,11 +112,12 @@ end
 
 local function room(level, cell)
   look(level, cell)
-  local left, opens = level.credit - (level.needed[cell] or 0), level.state.opens
-  if cell < opens then
-    left = capacity(0, level.rate / CELLS_A_SECOND)
+  if is_opening(level.state, cell) then
+    local left, opens = capacity(0, level.rate / CELLS_A_SECOND), level.state.opens
     for each = opens - OPENS_CELLS, opens - 1 do left = left - taken(level.state, 'used', each) end
+    return left
   end
+  local left = level.credit - (level.needed[cell] or 0)
   if level.depth > 0 then
     left = math.min(left, math.max(1, math.floor(level.quota)) - window(level.state, cell))
   end

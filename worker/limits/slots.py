@@ -168,9 +168,12 @@ def _anchor(state: State, a_cell: float, cell: int) -> None:
     while last >= state["at"] and _taken(state, "used", last) == 0:
         last -= 1
     if a_cell > 0 and cell - last - 1 >= math.ceil(1 / a_cell - _HAIR):
-        state["anchor"] = cell
         if last < state["at"]:
             state["opens"] = cell + _OPENS_CELLS
+            # As if its one cell's worth were taken last: whenever it is, the beat goes on behind it.
+            state["anchor"] = state["opens"] - 1
+        elif cell >= state["opens"]:
+            state["anchor"] = cell
 
 
 @dataclass(slots=True, kw_only=True)
@@ -195,9 +198,16 @@ class _Level:
     def a_cell(self) -> float:
         return self.rate / CELLS_A_SECOND
 
+    @property
+    def opening(self) -> range:
+        """The cells after a quiet second that have one cell's worth together."""
+        opens: int = self.state["opens"]
+
+        return range(opens - _OPENS_CELLS, opens)
+
     def capacity(self, cell: int) -> int:
-        if self.state["anchor"] < cell < self.state["opens"]:
-            return 0
+        if cell in self.opening:
+            return _capacity(0, self.a_cell) if cell == self.opening.start else 0
 
         return _capacity(cell - self.state["anchor"], self.a_cell)
 
@@ -213,7 +223,8 @@ class _Level:
         """Let unused slots carry on, and see what is left of those before `cell`."""
         state = self.state
         self.depth = max(1, int(_CARRIED_CELLS * self.a_cell))
-        for earlier in range(max(state["at"], state["anchor"]), cell):
+        anchor = self.opening.start if state["anchor"] in self.opening else state["anchor"]
+        for earlier in range(max(state["at"], anchor), cell):
             self.look(earlier)
         need = 0
         for later in range(state["at"] + len(state["used"]) - 1, cell, -1):
@@ -228,12 +239,9 @@ class _Level:
     def room(self, cell: int) -> int:
         """Say how many slots are free of a cell; cells are asked for one after another."""
         self.look(cell)
-        opens: int = self.state["opens"]
-        if cell < opens:
-            opening = range(opens - _OPENS_CELLS, opens)
-            room = _capacity(0, self.a_cell) - sum(_taken(self.state, "used", each) for each in opening)
-        else:
-            room = self.credit - self.needed.get(cell, 0)
+        if cell in self.opening:
+            return _capacity(0, self.a_cell) - sum(_taken(self.state, "used", each) for each in self.opening)
+        room = self.credit - self.needed.get(cell, 0)
         if self.depth:
             room = min(room, max(1, math.floor(self.quota)) - _window(self.state, cell))
         if self.headroom > 0:

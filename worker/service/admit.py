@@ -247,9 +247,10 @@ class Admission:
         self._put_off([(each, 0.0) for each in self._stop(lambda each: each.held.account == account)])
 
     def let_go(self) -> None:
-        """Put off what waits for its slot if others are there who can use it: nobody claims for the holes between."""
+        """Put off what waits for a slot that others can use in time: nobody claims for the holes between."""
         if self._is_sated:
-            self._put_off([(each, 0.0) for each in self._stop(lambda _: True)])
+            in_time = self._monotonic() + _AHEAD
+            self._put_off([(each, 0.0) for each in self._stop(lambda each: each.at > in_time)])
 
     def _stop(self, concerns: Callable[[_Waiting], bool]) -> Sequence[Held]:
         """Give back the slots of commands that wait for one; return the commands."""
