@@ -74,7 +74,7 @@ _CLOSED_MS = 60_000
 _IN_A_ROW_MS = 250
 _OFTEN = 0.05
 
-#: In so many cells after a second in which nobody used it, a bucket gives the slots of one.
+#: In so many cells after a second in which nobody used it, a bucket gives the slots of one, to whoever comes first.
 _OPENS_CELLS = 5
 
 #: Sums of fractions are a hair off; a whole number must not become the next one.
