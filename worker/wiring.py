@@ -429,7 +429,7 @@ class Services:
             case "redis" | "auto" if url is not None:
                 return RedisPlace(_redis_url(url), prefix=broker.key_prefix or _PREFIX, timeout=limits.timeout_seconds)
             case _:
-                return DatabasePlace(RateRows(self.store.engine))
+                return DatabasePlace(RateRows(self.store.engine, clock=self.store.clock))
 
     def _publisher(self, *, pause: float) -> CeleryPublisher:
         broker = self.settings.broker

@@ -196,7 +196,7 @@ class SqlStore:
     def __init__(self, engine: Engine, *, clock: Clock | None = None, tells_host: bool = False) -> None:
         """Keep commands on `engine`; with `tells_host`, mark what is enqueued so that the host is told of its end."""
         self.engine = engine
-        self._clock = clock or DatabaseClock()
+        self.clock = clock or DatabaseClock()
         self._tells_host = tells_host
 
     @contextmanager
@@ -239,7 +239,7 @@ class SqlStore:
 
     def borrow(self, connection: Connection) -> SqlTransaction:
         """Take part in a host's own transaction; the host commits."""
-        return SqlTransaction(connection, self._clock, tells_host=self._tells_host)
+        return SqlTransaction(connection, self.clock, tells_host=self._tells_host)
 
     def close(self) -> None:
         """Give every pooled connection back."""

@@ -1,9 +1,9 @@
 """A rehearsal: the whole worker in one process, on a clock that is set by hand, against a sandbox.
 
 Decides what stands in for what in a shop's tests. The services, the transport and the sandbox's HTTP are the real ones.
-The clock is moved instead of waited for, and the database, the executor and the sandbox go by it; what would go to the
-broker is carried out at its moment, and the desk keeps what it is told. Leaves every decision about a command to the
-services, as `wiring` builds them, and the fixtures to `plugin`.
+The clock is moved instead of waited for, and the database with its quotas, the executor and the sandbox go by it; what
+would go to the broker is carried out at its moment, and the desk keeps what it is told. Leaves every decision about a
+command to the services, as `wiring` builds them, and the fixtures to `plugin`.
 """
 
 from __future__ import annotations
