@@ -146,8 +146,13 @@ def test_a_worker_of_a_host_says_that_it_is_deaf_and_stays(
         BROKER__KEY_PREFIX="",
         BROKER__WATCH_SECONDS=str(WATCHED),
     ).ready()
+    shop = new_shop(environment)
+    heard, *unheard = captures(4)
+    # Once it hears: while it still subscribes, it would notice that its connection is cut off, and connect anew.
+    shop.enqueue(heard)
+    until(lambda: shop.states() == {"succeeded": 1}, tell=worker.log)
     until(lambda: broker.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub"))
-    new_shop(environment).enqueue(*captures(3))
+    shop.enqueue(*unheard)
 
     until(lambda: 2 <= worker.log().count("worker.deaf"), within=30, tell=worker.log)
 
