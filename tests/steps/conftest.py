@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from multiprocessing import forkserver
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,10 @@ CHECKOUT = Path(worker.__file__).parent.parent
 
 #: So many deaths at once: most of the time of each is waiting for a lease to run out.
 SLOTS = 12
+
+#: An exit code can be read once, and `multiprocessing` reads those of all that have ended whenever it starts a process: of
+#: two threads that read one at the same moment, one is told 255.
+_CODES = threading.Lock()
 
 #: Both providers take a number for an order; one must not begin with another, and each is used once.
 _ORDERS = count(100_000)
@@ -171,7 +176,8 @@ class Slot:
         self._healthy = self.context.Process(
             target=doomed.take_over, args=(self.environment, self.folder / f"{self.name}.log", other)
         )
-        self._healthy.start()
+        with _CODES:
+            self._healthy.start()
         other.close()
 
         return self
@@ -202,25 +208,28 @@ class Slot:
                 target=doomed.live_and_die,
                 args=(story, order, self.environment, log, None if told.is_ended_outside else position, moment),
             )
-            process.start()
+            with _CODES:
+                process.start()
             if told.is_ended_outside:
                 self._await_provider(order, process)
                 process.kill()
-            process.join(60)
-            assert process.exitcode in {0, -signal.SIGKILL}, log.read_text()
+            assert _has_ended(process, within=60), log.read_text()
+            with _CODES:
+                code = process.exitcode
+            assert code in {0, -signal.SIGKILL}, log.read_text()
             noted = log.with_suffix(".steps")
             taken = json.loads(noted.read_text()) if noted.exists() else wanted
             if taken == wanted:
                 break
 
-        assert process.exitcode == (0 if position is None else -signal.SIGKILL), taken
+        assert code == (0 if position is None else -signal.SIGKILL), taken
 
         return taken, self._end(story, order)
 
     def _await_provider(self, order: str, process: multiprocessing.process.BaseProcess) -> None:
         """Wait until the request has arrived there, and was carried out if it is to be."""
         while not any(order in each["path"] + each["body"] for each in self.sandbox.requests()):
-            assert process.is_alive()
+            assert not _has_ended(process)
             time.sleep(0.01)
 
     def _begin(self, story: stories.Story, moment: str) -> tuple[str, Path]:
@@ -248,7 +257,7 @@ class Slot:
         return end
 
     def _is_safe(self) -> bool:
-        assert self._healthy.is_alive(), (self.folder / f"{self.name}.log").read_text()
+        assert not _has_ended(self._healthy), (self.folder / f"{self.name}.log").read_text()
         with self.engine.connect() as connection:
             return connection.execute(text(_UNSAFE)).scalar_one() == 0
 
@@ -279,6 +288,10 @@ class Slot:
             open_tickets=open_tickets,
             seconds=seconds,
         )
+
+
+def _has_ended(process, within=0.0):
+    return bool(wait([process.sentinel], within))
 
 
 def _is_effect_of(row, effect):
