@@ -93,6 +93,7 @@ class Stage:
             most=dict.fromkeys(Cause, 1_000_000), probe_in=timedelta(seconds=5), probe_cap=timedelta(minutes=1)
         )
         self.window = window
+        self.pump = timedelta(seconds=30)
         self.is_stopping = False
         self.dead = []
 
@@ -148,7 +149,7 @@ class Stage:
                 widest=4 * self.window,
                 lease=LEASE,
                 reply=self.reply,
-                pump=timedelta(seconds=30),
+                pump=self.pump,
                 record_delay=timedelta(seconds=0.1),
                 horizon=HORIZON,
                 published_for=PUBLISHED_FOR,

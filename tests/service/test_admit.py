@@ -134,12 +134,10 @@ def test_what_was_put_off_is_sent_in_the_end_and_never_too_fast(limited, noted):
 
 def test_when_a_tasks_time_is_up_what_waits_goes_back_with_its_slots_if_others_can_use_them(limited, noted):
     """While it waited for its last slots nobody would claim for the holes between them; another task does at once."""
-    limited.is_stopping = False
-    executor = limited.executor(transport=noted)
-    short = replace(executor, limits=replace(executor.limits, pump=timedelta(seconds=0.35)))
+    limited.is_stopping, limited.pump = False, timedelta(seconds=0.35)
     ids = [limited.capture() for _ in range(40)]
 
-    short.execute(ids)
+    limited.execute(*ids, transport=noted)
 
     put_back = [limited.command(each) for each in ids if each not in noted.moments]
     assert max(noted.moments.values()) <= 0.35 + 0.15
@@ -149,12 +147,10 @@ def test_when_a_tasks_time_is_up_what_waits_goes_back_with_its_slots_if_others_c
 
 def test_a_task_whose_time_is_up_at_once_still_sends_what_has_its_slot(limited, noted):
     """Else a database as slow as a task's time would have all commands claimed for ever, and none sent."""
-    limited.is_stopping = False
-    executor = limited.executor(transport=noted)
-    short = replace(executor, limits=replace(executor.limits, pump=timedelta(microseconds=1)))
+    limited.is_stopping, limited.pump = False, timedelta(microseconds=1)
     ids = [limited.capture() for _ in range(40)]
 
-    short.execute(ids)
+    limited.execute(*ids, transport=noted)
 
     assert {"succeeded": len(noted.moments), "pending": 40 - len(noted.moments)} == states(limited, ids)
     assert noted.moments
@@ -162,12 +158,10 @@ def test_a_task_whose_time_is_up_at_once_still_sends_what_has_its_slot(limited, 
 
 def test_when_a_tasks_time_is_up_the_last_commands_keep_their_slots(limited, noted):
     """Nobody else could use them, and these would only come later."""
-    limited.is_stopping = False
-    executor = limited.executor(transport=noted)
-    short = replace(executor, limits=replace(executor.limits, pump=timedelta(seconds=0.35)))
+    limited.is_stopping, limited.pump = False, timedelta(seconds=0.35)
     ids = [limited.capture() for _ in range(8)]
 
-    short.execute(ids)
+    limited.execute(*ids, transport=noted)
 
     assert {"succeeded": 8} == states(limited, ids)
     assert [1] * 8 == [limited.command(each).claims for each in ids]

@@ -34,8 +34,8 @@ CHECKOUT = Path(worker.__file__).parent.parent
 #: So many deaths at once: most of the time of each is waiting for a lease to run out.
 SLOTS = 12
 
-#: An exit code can be read once, and `multiprocessing` reads those of all that have ended whenever it starts a process: of
-#: two threads that read one at the same moment, one is told 255.
+#: An exit code can be read once, and `multiprocessing` reads those of all that have ended whenever it starts a process:
+#: of two threads that read one at the same moment, one is told 255.
 _CODES = threading.Lock()
 
 #: Both providers take a number for an order; one must not begin with another, and each is used once.

@@ -113,7 +113,8 @@ end
 local function room(level, cell)
   look(level, cell)
   if is_opening(level.state, cell) then
-    local left, opens = capacity(0, level.rate / CELLS_A_SECOND), level.state.opens
+    local opens = level.state.opens
+    local left = cell_capacity(level, opens - OPENS_CELLS)
     for each = opens - OPENS_CELLS, opens - 1 do left = left - taken(level.state, 'used', each) end
     return left
   end

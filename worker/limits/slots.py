@@ -240,7 +240,7 @@ class _Level:
         """Say how many slots are free of a cell; cells are asked for one after another."""
         self.look(cell)
         if cell in self.opening:
-            return _capacity(0, self.a_cell) - sum(_taken(self.state, "used", each) for each in self.opening)
+            return self.capacity(self.opening.start) - sum(_taken(self.state, "used", each) for each in self.opening)
         room = self.credit - self.needed.get(cell, 0)
         if self.depth:
             room = min(room, max(1, math.floor(self.quota)) - _window(self.state, cell))
