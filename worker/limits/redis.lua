@@ -105,9 +105,14 @@ local function begin(level, cell)
 end
 
 local function window(state, cell)
-  local sum = 0
-  for earlier = cell - CELLS_A_SECOND, cell do sum = sum + taken(state, 'used', earlier) end
-  return sum
+  local held = 0
+  for earlier = cell - CELLS_A_SECOND, cell do held = held + taken(state, 'used', earlier) end
+  local fullest = held
+  for entering = cell + 1, math.min(cell + CELLS_A_SECOND, state.at + #state.used - 1) do
+    held = held + taken(state, 'used', entering) - taken(state, 'used', entering - CELLS_A_SECOND - 1)
+    fullest = math.max(fullest, held)
+  end
+  return fullest
 end
 
 local function room(level, cell)

@@ -15,7 +15,7 @@ open first, and would send in one go all that had its slot meanwhile.
 
 *Two levels.* A slot is taken in the cells of both buckets or of neither. Because a cell in which the account has
 room may be full at its acquiring partner's, what an account could not use there carries on to the next: as much as two
-cells hold, which is 4 % of a second's worth, or one slot. What was taken of the second before is counted then, so that
+cells hold, which is 4 % of a second's worth, or one slot. What is taken of every second around is counted then, so that
 no window of a second holds more all the same.
 
 *Come back.* What finds no slot within reach is told when to come back and takes nothing: one moment after another along
@@ -328,10 +328,16 @@ def _free(levels: Sequence[_Level], cell: int) -> tuple[int, int]:
 
 
 def _window(state: State, cell: int) -> int:
-    """How many slots are taken in a cell and in the second before it."""
-    begins, ends = cell - CELLS_A_SECOND - state["at"], cell + 1 - state["at"]
+    """How many slots are taken in the fullest second that touches a cell: others may have taken those behind it."""
+    counts: list[int] = state["used"]
+    ends = cell + 1 - state["at"]
+    fullest = held = sum(counts[max(0, ends - 1 - CELLS_A_SECOND) : ends])
+    for entering in range(ends, min(ends + CELLS_A_SECOND, len(counts))):
+        leaving = entering - CELLS_A_SECOND - 1
+        held += counts[entering] - (counts[leaving] if leaving >= 0 else 0)
+        fullest = max(fullest, held)
 
-    return sum(state["used"][max(0, begins) : ends])
+    return fullest
 
 
 def _share(want: Order, levels: Sequence[_Level], near: int, now: int) -> tuple[int, float]:
