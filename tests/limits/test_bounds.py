@@ -8,10 +8,32 @@ from itertools import chain
 
 import pytest
 
-from worker.domain.quota import Quota, RateTable
+from worker.domain.quota import Observation, Quota, QuotaPolicy, RateTable
+from worker.limits.local import LocalPlace
+from worker.limits.redis import RedisPlace
 from worker.ports import Want
 
 SHOPS = ("shop-1", "shop-2", "shop-3")
+
+
+@pytest.fixture(params=["local", pytest.param("redis", marks=pytest.mark.slow)])
+def place(request, time):
+    if request.param == "local":
+        yield LocalPlace(now=time.milliseconds)
+    else:
+        made = RedisPlace(request.getfixturevalue("server").url, prefix="pp:", timeout=2.0, now=time.milliseconds)
+        yield made
+        made.close()
+
+
+def one_category(partner, acquirer):
+    return RateTable(
+        name="one",
+        category_by_kind={"*": "all"},
+        quota_by_category={"all": Quota(partner=partner, acquiring_partner=acquirer)},
+        first=frozenset({"capture"}),
+        has_levels=True,
+    )
 
 
 def history(limiter, time, chance):
@@ -19,7 +41,8 @@ def history(limiter, time, chance):
     kept, held = {shop: [] for shop in SHOPS}, []
     for _ in range(150):
         time.seconds += chance.choice([0, 0.001, 0.02, 0.05, 0.3, 1.0, 2.5])
-        if held and chance.random() < 0.2:
+        held = [(grant, moments) for grant, moments in held if moments[-1] > time.seconds]
+        if held and chance.random() < 0.3:
             grant, moments = held.pop(chance.randrange(len(held)))
             ahead = [moment for moment in moments if moment > time.seconds]
             limiter.release(grant, count=len(ahead))
@@ -29,8 +52,9 @@ def history(limiter, time, chance):
         shop, kind = chance.choice(SHOPS), chance.choice(["capture", "refund"])
         (grant,) = limiter.reserve([Want(account=shop, kind=kind, count=chance.randint(1, 30))])
         moments = [time.seconds + slot for slot in grant.slots]
-        held.append((grant, moments))
         kept[shop] += moments
+        if moments:
+            held.append((grant, moments))
 
     return kept
 
@@ -42,19 +66,36 @@ def fullest_second(moments):
 
 
 @pytest.mark.parametrize(("partner", "acquirer"), [(1, 3), (2, 12), (12, 20), (50, 100)])
-def test_no_second_holds_more_than_a_quota(local_place, new_limiter, time, partner, acquirer):
+def test_no_second_holds_more_than_a_quota(place, new_limiter, time, partner, acquirer):
     """What an account could not use carries on, and what is given back lies before what others have taken since."""
-    table = RateTable(
-        name="one",
-        category_by_kind={"*": "all"},
-        quota_by_category={"all": Quota(partner=partner, acquiring_partner=acquirer)},
-        first=frozenset({"capture"}),
-        has_levels=True,
-    )
+    table = one_category(partner, acquirer)
     for seed in range(20):
         chance = random.Random(seed)
         time.seconds += 1_000
-        kept = history(new_limiter(local_place, table, names=SHOPS, chance=chance.random), time, chance)
+        kept = history(new_limiter(place, table, names=SHOPS, chance=chance.random), time, chance)
 
         assert max(fullest_second(moments) for moments in kept.values()) <= partner, seed
         assert fullest_second([*chain.from_iterable(kept.values())]) <= acquirer, seed
+
+
+def test_what_an_opening_bucket_has_is_given_once(place, new_limiter, time):
+    """It carries on when the acquiring partner is full, and must not be there once more when that has room again."""
+    limiter = new_limiter(place, one_category(2, 3), names=SHOPS)
+    opening, busy, _ = SHOPS
+
+    def moments(shop, count):
+        (grant,) = limiter.reserve([Want(account=shop, kind="refund", count=count)])
+        return grant, [time.seconds + slot for slot in grant.slots]
+
+    fast = QuotaPolicy(quota=50, window_seconds=1, name="account_all")
+    limiter.observe(busy, "refund", Observation(policies=(fast,)))
+    moments(busy, 3)
+    time.seconds += 0.5
+    given_back, _ = moments(busy, 1)
+    time.seconds += 0.59
+    _, carried_on = moments(opening, 2)
+    limiter.release(given_back, count=1)
+    _, more = moments(opening, 1)
+
+    assert 2 == len(carried_on)
+    assert fullest_second(carried_on + more) <= 2

@@ -211,7 +211,7 @@ class Slot:
             with _CODES:
                 process.start()
             if told.is_ended_outside:
-                self._await_provider(order, process)
+                self._await_provider(order, process, log)
                 process.kill()
             assert _has_ended(process, within=60), log.read_text()
             with _CODES:
@@ -226,10 +226,10 @@ class Slot:
 
         return taken, self._end(story, order)
 
-    def _await_provider(self, order: str, process: multiprocessing.process.BaseProcess) -> None:
+    def _await_provider(self, order: str, process: multiprocessing.process.BaseProcess, log: Path) -> None:
         """Wait until the request has arrived there, and was carried out if it is to be."""
         while not any(order in each["path"] + each["body"] for each in self.sandbox.requests()):
-            assert not _has_ended(process)
+            assert not _has_ended(process), log.read_text()
             time.sleep(0.01)
 
     def _begin(self, story: stories.Story, moment: str) -> tuple[str, Path]:

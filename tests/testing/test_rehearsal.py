@@ -73,11 +73,12 @@ def test_a_provider_that_stays_away_ends_in_one_ticket(rehearsal, sandbox, clock
     assert ladder + read_back == clock.now - began
 
 
-def test_quotas_are_kept_on_the_clock(rehearse, on_sqlite, sandbox, clock, capture):
-    """A shop that asks whether a hundred refunds are through by noon is told so at once, and truly."""
+@pytest.mark.parametrize("settings", [{}, {"limits.place": "process"}, {"limits": {"place": "process"}}])
+def test_quotas_are_kept_on_the_clock(rehearse, on_sqlite, sandbox, clock, capture, settings):
+    """A shop that asks whether its captures are through by noon is told so at once, and truly."""
     slow = {"provider": "klarna", "max_rate_per_second": 1}
     began = clock.now
-    with rehearse(on_sqlite, accounts={"klarna": slow}) as rehearsal:
+    with rehearse(on_sqlite, accounts={"klarna": slow}, settings=settings) as rehearsal:
         for _ in range(30):
             rehearsal.enqueue(capture())
         rehearsal.run()

@@ -117,15 +117,15 @@ end
 
 local function room(level, cell)
   look(level, cell)
-  if is_opening(level.state, cell) then
-    local opens = level.state.opens
-    local left = cell_capacity(level, opens - OPENS_CELLS)
-    for each = opens - OPENS_CELLS, opens - 1 do left = left - taken(level.state, 'used', each) end
-    return left
-  end
   local left = level.credit - (level.needed[cell] or 0)
   if level.depth > 0 then
     left = math.min(left, math.max(1, math.floor(level.quota)) - window(level.state, cell))
+  end
+  if is_opening(level.state, cell) then
+    local opens = level.state.opens
+    local rest = cell_capacity(level, opens - OPENS_CELLS)
+    for each = opens - OPENS_CELLS, opens - 1 do rest = rest - taken(level.state, 'used', each) end
+    return level.depth > 0 and math.min(left, rest) or rest
   end
   if level.headroom > 0 then
     local index, a_cell, part = cell - level.state.anchor, level.rate / CELLS_A_SECOND, 1 - level.headroom

@@ -239,11 +239,13 @@ class _Level:
     def room(self, cell: int) -> int:
         """Say how many slots are free of a cell; cells are asked for one after another."""
         self.look(cell)
-        if cell in self.opening:
-            return self.capacity(self.opening.start) - sum(_taken(self.state, "used", each) for each in self.opening)
         room = self.credit - self.needed.get(cell, 0)
         if self.depth:
             room = min(room, max(1, math.floor(self.quota)) - _window(self.state, cell))
+        if cell in self.opening:
+            left = self.capacity(self.opening.start) - sum(_taken(self.state, "used", each) for each in self.opening)
+            # Where slots carry on, what the opening has may be taken in later cells already.
+            return min(room, left) if self.depth else left
         if self.headroom > 0:
             room = min(room, self._share_of(cell) - _taken(self.state, "low", cell))
 
@@ -328,7 +330,7 @@ def _free(levels: Sequence[_Level], cell: int) -> tuple[int, int]:
 
 
 def _window(state: State, cell: int) -> int:
-    """How many slots are taken in the fullest second that touches a cell: others may have taken those behind it."""
+    """How many slots are taken in the fullest second that touches a cell: others may have taken later ones."""
     counts: list[int] = state["used"]
     ends = cell + 1 - state["at"]
     fullest = held = sum(counts[max(0, ends - 1 - CELLS_A_SECOND) : ends])

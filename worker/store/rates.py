@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Column, Connection, Engine, String, Table, Text, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from .clock import Clock, DatabaseClock
+from .clock import Clock
 from .engine import patience
 from .schema import metadata
 
@@ -37,9 +37,9 @@ _INSERT: Mapping[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.
 class RateRows:
     """The rows of buckets; implements `limits.database.Rows`."""
 
-    def __init__(self, engine: Engine, *, clock: Clock | None = None) -> None:
+    def __init__(self, engine: Engine, *, clock: Clock) -> None:
         self._engine = engine
-        self._clock = clock or DatabaseClock()
+        self._clock = clock
 
     @contextmanager
     def locked(self, keys: Sequence[str]) -> Iterator[tuple[int, Sequence[State]]]:

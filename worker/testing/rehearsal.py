@@ -105,6 +105,7 @@ class Rehearsal:
             clock: One that the sandbox follows.
             accounts: The name of each account, and which provider it is at or, in full, its settings.
             settings: Laid over the default settings, nested or by dotted names. The environment is not asked.
+                Quotas are kept in the database, whatever they say: its clock is the one that is set.
         """
         self.engine, self.sandbox, self.clock = engine, sandbox, clock
         self.publisher = RecordingPublisher(clock=clock)
@@ -118,6 +119,7 @@ class Rehearsal:
                     "http.connect_timeout_seconds": _TIMEOUT_SECONDS,
                     "http.total_timeout_seconds": _TIMEOUT_SECONDS,
                     **(settings or {}),
+                    "limits.place": "database",
                     "accounts": {name: _account(account, sandbox) for name, account in accounts.items()},
                 },
             )
